@@ -1,0 +1,33 @@
+"""What a submission can ask for: the options of `moments process`, of an intake row and of a run."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+DEFAULT_MIN_SECONDS = 25.0
+
+
+class Options(BaseModel):
+    """None means: not asked for; the default of the asset that reads it holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    query: str | None = Field(None, min_length=1, max_length=500, description="What to look for.")
+    max_moments: int | None = Field(None, ge=1, le=1000, description="Keep the best N moments.")
+    min_seconds: float | None = Field(None, gt=0, le=36_000, description="Shortest moment, in seconds.")
+    max_seconds: float | None = Field(None, gt=0, le=36_000, description="Longest moment, in seconds.")
+    captions: bool | None = Field(None, description="Use the video's own captions.")
+    generation_model: str | None = Field(None, min_length=1, description="Model that finds the moments.")
+    refinement_model: str | None = Field(None, min_length=1, description="Model that refines them.")
+
+    @model_validator(mode="after")
+    def _bounds_agree(self) -> Self:
+        if self.max_seconds is not None and self.max_seconds < (self.min_seconds or 0):
+            raise ValueError("max_seconds must not be below min_seconds")
+        return self
+
+    def over(self, other: Options) -> Options:
+        """These options, and those of `other` where this one asks for nothing."""
+        return other.model_copy(update=self.model_dump(exclude_none=True))
