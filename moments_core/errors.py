@@ -118,7 +118,7 @@ def classify(error: BaseException) -> FailureClass:
     """
     if isinstance(error, MomentsError):
         return error.failure_class
-    if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+    if not isinstance(error, Exception):  # KeyboardInterrupt, GeneratorExit, an engine's own interrupt
         return FailureClass.CANCELLED
     if isinstance(error, (ConnectionError, TimeoutError, MemoryError)):
         return FailureClass.TRANSIENT
@@ -133,6 +133,6 @@ def reason(error: BaseException) -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "The disk is full: free some space, then run this again."
-    if isinstance(error, KeyboardInterrupt):
-        return "Stopped by the user."
+    if not isinstance(error, Exception):
+        return "Stopped on request before it was done; nothing of it was kept."
     return f"Unexpected {type(error).__name__}: {str(error) or 'no message'}. This is a defect; please report it."

@@ -21,6 +21,7 @@ class Options(BaseModel):
     captions: bool | None = Field(None, description="Use the video's own captions.")
     generation_model: str | None = Field(None, min_length=1, description="Model that finds the moments.")
     refinement_model: str | None = Field(None, min_length=1, description="Model that refines them.")
+    force: bool | None = Field(None, description="Make everything again, also what is there.")
 
     @model_validator(mode="after")
     def _bounds_agree(self) -> Self:

@@ -1,0 +1,155 @@
+"""PostgreSQL: connections, locks that fall with their connection, and the schema."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from moments_core.errors import ResourceError, ServiceError, SettingsError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATION_LOCK = "migrations"
+_LOCK_POLL_SECONDS = 1.0
+_DISK_FULL = "53100"  # SQLSTATE disk_full
+
+
+class Database:
+    """One PostgreSQL database. `url` is read at the first use, so that building a Database costs nothing."""
+
+    def __init__(self, url: str | Callable[[], str]) -> None:
+        self._url = url
+
+    @cached_property
+    def url(self) -> str:
+        """SQLAlchemy URL with the psycopg2 driver; holds the password, so never log it."""
+        return checked_url(self._url if isinstance(self._url, str) else self._url())
+
+    @cached_property
+    def engine(self) -> Engine:
+        # pre_ping: a server that was restarted must not fail the first statement after it.
+        return create_engine(self.url, pool_pre_ping=True, pool_size=2, connect_args={"connect_timeout": 10})
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """One transaction; committed at the end, rolled back on an error.
+
+        Raises ServiceError when the server is away and ResourceError when its disk is full.
+        """
+        with _server_faults_named(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def lock(self, name: str, *, while_waiting: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold a session-wide advisory lock; it falls with this process, however it ends.
+
+        `while_waiting` is called about once a second until the lock is ours; it may raise.
+        """
+        with _server_faults_named(), self._own_connection() as connection:
+            while not _try_lock(connection, name, _LOCK_POLL_SECONDS if while_waiting else None):
+                if while_waiting:
+                    while_waiting()
+            yield
+
+    @contextmanager
+    def try_lock(self, name: str) -> Iterator[bool]:
+        """Take the lock if nobody holds it; yields whether it is ours."""
+        with _server_faults_named(), self._own_connection() as connection:
+            yield _try_lock(connection, name, 0)
+
+    def migrate(self) -> None:
+        """Bring the schema to this program's version. Processes that start together take turns."""
+        with self.lock(_MIGRATION_LOCK), self.begin() as connection:
+            if _schema_version(connection) == newest_migration():
+                return
+            _upgrade(connection)
+
+    @contextmanager
+    def _own_connection(self) -> Iterator[Connection]:
+        # Not from the pool: a pooled connection outlives the block and would keep the lock.
+        connection = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            yield connection
+        finally:
+            connection.invalidate()
+            connection.close()
+
+
+def checked_url(url: str) -> str:
+    """`url` with the one driver that we use. Raises SettingsError for anything but PostgreSQL."""
+    try:
+        parsed = make_url(url)
+    except ValueError as error:
+        raise SettingsError("MOMENTS_DATABASE_URL is not a URL such as postgresql://user@host/name.") from error
+    if parsed.get_backend_name() not in {"postgresql", "postgres"}:
+        raise SettingsError(f"MOMENTS_DATABASE_URL must be a PostgreSQL URL, not {parsed.get_backend_name()!r}.")
+    # SQLAlchemy 2.1 reads a bare postgresql:// as psycopg 3, which Dagster's storage can't use.
+    return parsed.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
+
+
+def dagster_url(url: str) -> str:
+    """The same database with Dagster's own schema in front: its alembic_version must not meet ours."""
+    return make_url(url).update_query_dict({"options": "-csearch_path=dagster"}).render_as_string(hide_password=False)
+
+
+def newest_migration() -> str:
+    """Revision of the newest migration, read from the file names: Alembic itself takes long to import."""
+    return max(path.name.split("_", 1)[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def _schema_version(connection: Connection) -> str | None:
+    if connection.scalar(text("select to_regclass('public.alembic_version')")) is None:
+        return None
+    version: str | None = connection.scalar(text("select version_num from public.alembic_version"))
+    return version
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _lock_key(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"moments:{name}".encode()).digest()[:8], "big", signed=True)
+
+
+def _try_lock(connection: Connection, name: str, wait_seconds: float | None) -> bool:
+    """Wait for the lock (None: without end; 0: not at all) and say whether it is ours."""
+    key = {"key": _lock_key(name)}
+    if wait_seconds == 0:
+        return bool(connection.scalar(text("select pg_try_advisory_lock(:key)"), key))
+    timeout = int((wait_seconds or 0) * 1000)
+    try:
+        connection.execute(text(f"set lock_timeout = {timeout}"))
+        connection.execute(text("select pg_advisory_lock(:key)"), key)
+    except OperationalError as error:
+        if getattr(error.orig, "pgcode", None) == "55P03":  # lock_not_available: the timeout
+            return False
+        raise
+    return True
+
+
+@contextmanager
+def _server_faults_named() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        code = getattr(error.orig, "pgcode", None)
+        detail = str(error.orig).strip().splitlines()[:1]
+        if code == _DISK_FULL:
+            raise ResourceError("The database's disk is full: free some space there, then try again.") from error
+        if error.connection_invalidated or (isinstance(error, OperationalError) and code is None):
+            raise ServiceError(
+                "PostgreSQL does not answer: check MOMENTS_DATABASE_URL, or run `moments up`.", detail=detail
+            ) from error
+        raise

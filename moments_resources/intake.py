@@ -1,0 +1,187 @@
+"""The way in: rows of url_intake, what they ask for, and which of them nobody has started yet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import insert, text, update
+
+from moments_core.errors import MomentsError, PermanentError, SettingsError, SourceError
+from moments_core.options import Options
+from moments_core.source import parse_url, video_id_for_content
+from moments_resources.catalogue import evidence_of
+from moments_resources.database import Database
+from moments_resources.downloader import identify
+from moments_resources.store.file import file_sha256
+from moments_resources.store.interface import ObjectStore, safe_name
+from moments_resources.tables import pipeline_history, url_intake
+
+UPLOAD = "upload:"
+_REFUSED_IN = "raw_video"  # the first asset: the one that can't be made
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeRow:
+    """One submission. `options` is as somebody wrote it: read it with `read_options`."""
+
+    intake_id: int
+    url: str
+    video_id: str | None
+    options: Mapping[str, object]
+    priority: int
+    name: str | None
+
+    @property
+    def upload_key(self) -> str | None:
+        """Key of the uploaded file in the object store, or None for a URL."""
+        return self.url.removeprefix(UPLOAD) if self.url.startswith(UPLOAD) else None
+
+
+def read_options(raw: object) -> Options:
+    """Options of an intake row or a command. Raises SettingsError naming the field that is wrong."""
+    try:
+        return Options.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "options"
+        message = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"Option {field}: {message}.", field=field) from error
+
+
+def name_video(url: str) -> str:
+    """The video id of a submitted URL or upload. Raises SourceError for what can't be one."""
+    if url.startswith(UPLOAD):
+        parts = url.removeprefix(UPLOAD).split("/")
+        if len(parts) != 3 or parts[0] != "uploads" or len(parts[1]) != 64:
+            raise SourceError("An upload is made with `moments submit FILE`, not by writing its key.")
+        return video_id_for_content(parts[1])
+    return identify(parse_url(url))
+
+
+class Intake:
+    """Reads and writes url_intake. A row, once in, is changed in one way only: it is given its video's name."""
+
+    def __init__(self, database: Database, store: ObjectStore) -> None:
+        self._database = database
+        self._store = store
+
+    def submit(self, source: str, options: Options, *, submitted_by: str, priority: int = 0) -> IntakeRow:
+        """Put a URL or a local file into the intake table; a file is copied into the object store first.
+
+        Every submission makes a row. One that can't be worked on is refused at once, with its reason kept beside
+        the row: `refusal` tells.
+        """
+        asked: dict[str, Any] = {"submitted_by": submitted_by, "priority": priority}
+        try:
+            return self._insert(options, **self._identified(source), **asked)
+        except SourceError as error:
+            row = self._insert(options, url=_without_secrets(source), video_id=None, name=None, **asked)
+            self.refuse(row, error)
+            return row
+
+    def refusal(self, row: IntakeRow) -> tuple[str, str] | None:
+        """(class, cause) of a row that was refused, or None."""
+        query = text("select class, cause from public.pipeline_history where intake_id = :id and video_id is null")
+        with self._database.begin() as connection:
+            found = connection.execute(query, {"id": row.intake_id}).first()
+        return None if found is None else (found[0], found[1])
+
+    def row(self, intake_id: int) -> IntakeRow:
+        found = self._select("where i.intake_id = :id", id=intake_id)
+        if not found:
+            raise PermanentError(f"There is no submission number {intake_id}.")
+        return found[0]
+
+    def source_of(self, video_id: str) -> IntakeRow:
+        """The newest submission of a video. Raises SourceError where there is none."""
+        found = self._select("where i.video_id = :id order by i.intake_id desc limit 1", id=video_id)
+        if not found:
+            raise SourceError(
+                f"No submission leads to {video_id}: submit its URL or file with `moments submit`.", video_id=video_id
+            )
+        return found[0]
+
+    def waiting(self, limit: int) -> list[IntakeRow]:
+        """Submissions that nobody has started, first by priority, then by age. Duplicates are not among them."""
+        return self._select(
+            "join public.intake_state s using (intake_id) where s.state = 'waiting'"
+            " order by i.priority desc, i.intake_id limit :limit",
+            limit=limit,
+        )
+
+    def name_row(self, row: IntakeRow, video_id: str) -> None:
+        """Give a row that came by SQL its video's name; for good."""
+        change = update(url_intake).where(url_intake.c.intake_id == row.intake_id, url_intake.c.video_id.is_(None))
+        with self._database.begin() as connection:
+            connection.execute(change.values(video_id=video_id))
+
+    def refuse(self, row: IntakeRow, error: MomentsError) -> None:
+        """Keep why a row can't be worked on; the row itself stays."""
+        refused = insert(pipeline_history).values(
+            asset=_REFUSED_IN,
+            attempt=1,
+            outcome="failed",
+            **{"class": error.failure_class.value},
+            cause=str(error),
+            evidence=evidence_of(error),
+            intake_id=row.intake_id,
+            ended_at=text("now()"),
+            seconds=0,
+            host="",
+            pid=0,
+        )
+        with self._database.begin() as connection:
+            connection.execute(refused)
+
+    def _identified(self, source: str) -> dict[str, Any]:
+        path = Path(source)
+        if "://" not in source and _exists(path):
+            return self._uploaded(path)
+        url = parse_url(source)
+        return {"url": url, "video_id": identify(url), "name": None}
+
+    def _uploaded(self, path: Path) -> dict[str, Any]:
+        sha256 = _readable_sha256(path)
+        key = f"uploads/{sha256}/{safe_name(path.name)}"
+        self._store.copy_in(path, key)
+        name = path.name.encode("utf-8", "replace").decode()
+        return {"url": f"{UPLOAD}{key}", "video_id": video_id_for_content(sha256), "name": name}
+
+    def _insert(self, options: Options, **values: Any) -> IntakeRow:
+        row = insert(url_intake).values(options=options.model_dump(exclude_none=True), **values)
+        with self._database.begin() as connection:
+            intake_id = connection.execute(row.returning(url_intake.c.intake_id)).scalar_one()
+        return self.row(intake_id)
+
+    def _select(self, rest: str, **parameters: Any) -> list[IntakeRow]:
+        columns = "i.intake_id, i.url, i.video_id, i.options, i.priority, i.name"
+        query = text(f"select {columns} from public.url_intake i {rest}")  # noqa: S608 - `rest` is written above
+        with self._database.begin() as connection:
+            return [IntakeRow(**row) for row in connection.execute(query, parameters).mappings()]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long for a file name, or a NUL in it: no path at all
+        return False
+
+
+def _readable_sha256(path: Path) -> str:
+    if not path.is_file():
+        raise SourceError(f"{path} is not a file: name the video files themselves.")
+    try:
+        return file_sha256(path)
+    except PermissionError as error:
+        raise SourceError(f"{path} can't be read: check its permissions.") from error
+
+
+def _without_secrets(source: str) -> str:
+    """What was typed, fit for a table: no user and password, no NUL, no end without end."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in source)
+    return re.sub(r"//[^/@]*@", "//***@", printable)[:2048] or "(nothing)"

@@ -1,0 +1,125 @@
+"""One attempt at one asset of one video: its turn, its number, its scratch folder, and how it ends."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from moments_core.errors import FailureClass, MomentsError, classify
+from moments_core.options import Options
+from moments_resources.catalogue import Artifact, Attempt, Catalogue, Draft, Recipe
+
+_PROGRESS_SECONDS = 1.0  # a row update a second is cheap and looks alive
+
+
+@dataclass(frozen=True, slots=True)
+class StepRequest:
+    """Who asks for what. `retries_left` says whether a transient failure will be tried again in this run."""
+
+    video_id: str
+    asset: str
+    run_id: str
+    intake_id: int | None = None
+    options: Options = field(default_factory=Options)
+    retries_left: bool = False
+
+
+class Step:
+    """A context in which one asset of one video is made. Leaving it always ends the attempt and frees all."""
+
+    def __init__(self, catalogue: Catalogue, scratch: Path, request: StepRequest, recipe: Recipe) -> None:
+        self.request = request
+        self.recipe = recipe
+        self.inputs: Mapping[str, int] = {}
+        self.measures: dict[str, object] = {}
+        self._catalogue = catalogue
+        self._scratch = scratch
+        self._resources = ExitStack()
+        self._reported = 0.0
+
+    def __enter__(self) -> Self:
+        request = self.request
+        with ExitStack() as opening:
+            opening.enter_context(self._catalogue.turn(request.video_id, request.asset))
+            self.attempt: Attempt = self._catalogue.open_attempt(
+                request.video_id, request.asset, run_id=request.run_id, intake_id=request.intake_id
+            )
+            self._resources = opening.pop_all()
+        self._started = time.monotonic()
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: TracebackType | None) -> None:
+        self.end(error)
+
+    def end(self, error: BaseException | None) -> None:
+        """End the attempt: keep the error if there is one, remove the scratch folder, give up the turn."""
+        with self._resources:
+            self._resources = ExitStack()
+            if error is not None:
+                self._record(error)
+
+    def _record(self, error: BaseException) -> None:
+        will_retry = self.request.retries_left and classify(error) is FailureClass.TRANSIENT
+        try:
+            self._catalogue.close_failed(self.attempt, error, will_retry=will_retry)
+        except MomentsError as second:
+            # The first error is the one to show; that it could not be recorded goes with it.
+            error.add_note(f"This failure could not be recorded: {second}")
+
+    @property
+    def video_id(self) -> str:
+        return self.request.video_id
+
+    @property
+    def options(self) -> Options:
+        return self.request.options
+
+    def folder(self) -> Path:
+        """A new scratch folder; gone when the step ends."""
+        path = self._scratch / f"{self.attempt.attempt_id}-{uuid.uuid4().hex[:8]}"
+        path.mkdir(parents=True)
+        self._resources.callback(shutil.rmtree, path, ignore_errors=True)
+        return path
+
+    def progress(self, done: float) -> None:
+        """Say how far the work has come, 0..1; written at most once a second."""
+        now = time.monotonic()
+        if now - self._reported >= _PROGRESS_SECONDS:
+            self._reported = now
+            self._catalogue.note_progress(self.attempt, done)
+
+    def progress_of(self, total: int) -> Any:
+        """A callback that takes how much of `total` (ms, bytes) is done."""
+        return lambda done, _total=None: self.progress(done / total if total else 0.0)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def current(self) -> Artifact | None:
+        return self._catalogue.current(self.video_id, self.request.asset)
+
+    def reuse(self) -> None:
+        """The current version is what this step would make."""
+        self._catalogue.close_reused(self.attempt)
+
+    def commit(self, rows: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str, object]] = ()) -> Artifact:
+        """Make the rows the current version. Raises FenceError when this attempt may not."""
+        return self._catalogue.commit(
+            Draft(
+                attempt=self.attempt,
+                recipe=self.recipe,
+                inputs=self.inputs,
+                rows=rows,
+                seconds=self.seconds,
+                measures=self.measures,
+                objects=objects,
+            )
+        )

@@ -1,0 +1,149 @@
+"""The object store as a folder: the embedded default."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from moments_core.errors import PermanentError, ResourceError, ServiceError, SettingsError
+from moments_resources.store.interface import StoredObject, checked_key
+
+_INCOMING = ".incoming"  # keys never start with a dot, so nothing in here is an object
+
+
+class FileStore:
+    """Objects as read-only files below `root`.
+
+    A file appears under its key by `link`, which is atomic and refuses to overwrite. It is on the disk (fsync)
+    before its key is: a row that names it after a power cut finds its bytes.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def copy_in(self, path: Path, key: str) -> StoredObject:
+        return self._store(path, key, shutil.copyfile)
+
+    def adopt(self, path: Path, key: str) -> StoredObject:
+        return self._store(path, key, _link_or_copy)
+
+    def local(self, key: str, sha256: str | None = None) -> Path:  # noqa: ARG002 - a folder's file is the object itself
+        path = self._path(key)
+        if not path.is_file():
+            raise ServiceError("An object is missing from the store: was its folder moved or cleaned?", key=key)
+        return path
+
+    def uri(self, key: str) -> str:
+        return self._path(key).resolve().as_uri()
+
+    def exists(self, key: str) -> bool:
+        return self._path(key).is_file()
+
+    def delete(self, key: str) -> bool:
+        path = self._path(key)
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        self._prune(path.parent)
+        return True
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        for folder, folders, names in os.walk(self.root):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(names):
+                key = (Path(folder) / name).relative_to(self.root).as_posix()
+                if key.startswith(prefix):
+                    yield key
+
+    def check(self) -> str:
+        with _disk_faults_named(self.root):
+            probe = self._incoming()
+            probe.write_bytes(b"moments")
+            probe.unlink()
+            free = shutil.disk_usage(self.root).free
+        return f"{self.root.resolve()} can be written; {free / 1e9:.1f} GB free."
+
+    def _store(self, path: Path, key: str, bring: Callable[[Path, Path], object]) -> StoredObject:
+        target = self._path(key)
+        with _disk_faults_named(self.root):
+            incoming = self._incoming()
+            try:
+                bring(path, incoming)
+                stored = StoredObject(key, incoming.stat().st_size, _settled_sha256(incoming))
+                incoming.chmod(0o444)
+                self._publish(incoming, target, stored)
+            finally:
+                incoming.unlink(missing_ok=True)
+        return stored
+
+    def _publish(self, incoming: Path, target: Path, stored: StoredObject) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(incoming, target)
+        except FileExistsError:
+            if file_sha256(target) != stored.sha256:
+                raise PermanentError("The store has this key with other content.", key=stored.key) from None
+        _sync_folder(target.parent)
+
+    def _incoming(self) -> Path:
+        folder = self.root / _INCOMING
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / uuid.uuid4().hex
+
+    def _path(self, key: str) -> Path:
+        return self.root / checked_key(key)
+
+    def _prune(self, folder: Path) -> None:
+        with contextlib.suppress(OSError):  # not empty: somebody else's objects
+            while folder != self.root:
+                folder.rmdir()
+                folder = folder.parent
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file as hex, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _settled_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}:
+            raise
+        shutil.copyfile(source, target)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _disk_faults_named(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise ResourceError("The disk of the object store is full: free some space, then try again.") from error
+        if error.errno in {errno.EACCES, errno.EROFS, errno.ENOTDIR}:
+            raise SettingsError(f"The object store {root} can't be written: check MOMENTS_STORE_URL.") from error
+        raise

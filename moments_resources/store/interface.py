@@ -1,0 +1,99 @@
+"""What an object store does. Keys are immutable: an object is written once and never overwritten."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from moments_core.errors import PermanentError
+
+_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+_MAX_KEY_LENGTH = 512
+_MAX_NAME_LENGTH = 80
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object: its key, size in bytes and SHA-256 as hex."""
+
+    key: str
+    bytes: int
+    sha256: str
+
+    def as_json(self) -> dict[str, object]:
+        return {"key": self.key, "bytes": self.bytes, "sha256": self.sha256}
+
+
+class ObjectStore(Protocol):
+    """Files under immutable keys."""
+
+    def copy_in(self, path: Path, key: str) -> StoredObject:
+        """Store a copy of somebody else's file. Storing the same content again under its key does nothing."""
+        ...
+
+    def adopt(self, path: Path, key: str) -> StoredObject:
+        """Store a file that we made and that nobody will write to again; may share its bytes instead of copying."""
+        ...
+
+    def local(self, key: str, sha256: str | None = None) -> Path:
+        """A local file with the object's content, read only. Raises ServiceError where the object is gone."""
+        ...
+
+    def uri(self, key: str) -> str:
+        """Where the object lies, for people and other programs."""
+        ...
+
+    def exists(self, key: str) -> bool: ...
+
+    def delete(self, key: str) -> bool:
+        """Remove the object; says whether there was one."""
+        ...
+
+    def keys(self, prefix: str = "") -> Iterator[str]: ...
+
+    def check(self) -> str:
+        """Write, read and remove a small object; a sentence on how the store is. Raises what went wrong."""
+        ...
+
+
+class StoredFile(os.PathLike[str]):
+    """An object as a file, fetched when it is first opened."""
+
+    def __init__(self, store: ObjectStore, key: str, sha256: str) -> None:
+        self._store = store
+        self.key = key
+        self.sha256 = sha256
+
+    def __fspath__(self) -> str:
+        return str(self._store.local(self.key, self.sha256))
+
+    def __repr__(self) -> str:
+        return f"StoredFile({self.key!r})"
+
+    @property
+    def path(self) -> Path:
+        return Path(self)
+
+    @property
+    def uri(self) -> str:
+        return self._store.uri(self.key)
+
+
+def checked_key(key: str) -> str:
+    """`key`, or PermanentError when it could leave the store or is not portable."""
+    if len(key) > _MAX_KEY_LENGTH or not _KEY.fullmatch(key):
+        raise PermanentError("An object key may hold letters, digits, '.', '_', '-' and '/' alone.", key=key[:200])
+    return key
+
+
+def safe_name(name: str) -> str:
+    """A file name from anywhere as the last part of a key: portable, never hidden, its suffix kept."""
+    clean = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-") or "file"
+    stem, dot, suffix = clean.rpartition(".")
+    if not dot:
+        return clean[:_MAX_NAME_LENGTH]
+    return f"{stem[: _MAX_NAME_LENGTH - len(suffix[:10]) - 1]}.{suffix[:10]}"

@@ -1,0 +1,99 @@
+"""The views that analysts read: the current version of each asset's table, with times in seconds beside them.
+
+Kept as SQL text: a migration runs `create_views` of its time; a later change of a view is a new migration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import Table
+
+from moments_resources.tables import ASSET_TABLES, transcript_segments
+
+_SECONDS = {"start_ms": "start_time", "end_ms": "end_time", "time_ms": "time", "duration_ms": "duration"}
+
+
+def _columns(table: Table) -> Iterable[str]:
+    for column in table.c:
+        yield f"t.{column.name}"
+        if column.name in _SECONDS:
+            yield f"t.{column.name} / 1000.0 as {_SECONDS[column.name]}"
+
+
+def current_view(asset: str, table: Table) -> str:
+    """`create view` for the current rows of one table of one asset."""
+    return (
+        f"create view public.{table.name} as\n"
+        f"select {', '.join(_columns(table))}\n"
+        f"from versions.{table.name} t\n"
+        f"join public.artifacts a on a.video_id = t.video_id and a.version = t.version\n"
+        f"where a.asset = '{asset}' and a.superseded_at is null"
+    )
+
+
+LATEST_ATTEMPTS = """
+create view public.latest_attempts as
+select distinct on (coalesce(video_id, intake_id::text), asset) *
+from public.pipeline_history
+order by coalesce(video_id, intake_id::text), asset, attempt_id desc
+"""
+
+#: What failed and why: the newest attempt of a video and asset, where it did not go well.
+FAILURES = """
+create view public.failures as
+select l.video_id, v.title, coalesce(v.url, i.url) as url, l.asset, l.class, l.cause, l.ended_at, l.run_id
+from public.latest_attempts l
+left join public.videos v on v.video_id = l.video_id
+left join lateral (
+    select url from public.url_intake
+    where intake_id = l.intake_id or (l.video_id is not null and video_id = l.video_id)
+    order by intake_id limit 1
+) i on true
+where l.outcome in ('failed', 'cancelled')
+"""
+
+#: One row a submission, with its state. A row never carries its state: written apart from the work, it would lie.
+#: Submitted again after a failure, it is no duplicate.
+INTAKE_STATE = """
+create view public.intake_state as
+with mine as (
+    select intake_id,
+           bool_or(outcome in ('running', 'retrying')) as running,
+           (array_agg(asset order by attempt_id desc) filter (where outcome in ('failed', 'cancelled')))[1] as asset,
+           (array_agg(outcome order by attempt_id desc) filter (where outcome in ('failed', 'cancelled')))[1] as ended,
+           (array_agg(class order by attempt_id desc) filter (where outcome in ('failed', 'cancelled')))[1] as class,
+           (array_agg(cause order by attempt_id desc) filter (where outcome in ('failed', 'cancelled')))[1] as cause,
+           count(distinct asset) filter (where outcome in ('completed', 'reused')) as done
+    from (
+        select distinct on (intake_id, asset) * from public.pipeline_history
+        where intake_id is not null order by intake_id, asset, attempt_id desc
+    ) newest
+    group by intake_id
+), earlier as (
+    select i.intake_id, min(e.intake_id) as duplicate_of
+    from public.url_intake i
+    join public.url_intake e
+        on e.video_id = i.video_id and e.options = i.options and e.intake_id < i.intake_id
+    left join mine m on m.intake_id = e.intake_id
+    where m.ended is null and i.options->'force' is distinct from 'true'::jsonb
+    group by i.intake_id
+)
+select i.intake_id, i.url, i.name, i.options, i.priority, i.submitted_at, i.submitted_by, i.video_id,
+       case when m.ended is not null and not m.running then m.ended
+            when m.done = __ASSETS__ then 'completed'
+            when m.intake_id is not null then 'running'
+            when e.duplicate_of is not null then 'duplicate'
+            else 'waiting' end as state,
+       e.duplicate_of, m.asset as failed_asset, m.class, m.cause
+from public.url_intake i
+left join mine m using (intake_id)
+left join earlier e using (intake_id)
+""".replace("__ASSETS__", str(len(ASSET_TABLES)))
+
+
+def create_views() -> list[str]:
+    """All statements, in the order in which they can run."""
+    current = [current_view(asset, table) for asset, table in ASSET_TABLES.items()]
+    segments = current_view("transcript", transcript_segments)
+    return [*current, segments, LATEST_ATTEMPTS, FAILURES, INTAKE_STATE]
