@@ -1,0 +1,1 @@
+"""The sample video, its truth, and the script that makes both."""
