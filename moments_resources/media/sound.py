@@ -1,0 +1,120 @@
+"""The sound of a video: one pass of ffmpeg gives the FLAC that recognisers read, and every measure of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from moments_core.errors import MediaError
+from moments_core.time import Span, to_seconds
+from moments_resources.media.clock import clock_keepers
+from moments_resources.media.container import compiled, guarded_input
+from moments_resources.media.levels import INAUDIBLE_DB, SAMPLE_RATE, LevelMeter
+from moments_resources.media.probe import VideoProbe
+from moments_resources.media.runner import FfmpegRunner, ProgressCallback, whole_file
+
+# EBU R 128 gates blocks below -70 LUFS: a programme at the gate holds nothing that was heard.
+_GATE_LUFS = -70.0
+
+# The pass runs at 200-400 times real time; a machine twenty times as slow under full load still makes it.
+_TIMEOUT_S = 120.0
+_TIMEOUT_PER_SECOND = 0.1
+
+_SUMMARY = {
+    "loudness": re.compile(r"^\s*I:\s+(\S+) LUFS", re.MULTILINE),
+    "range": re.compile(r"^\s*LRA:\s+(\S+) LU\b", re.MULTILINE),
+    "peak": re.compile(r"^\s*Peak:\s+(\S+) dBFS", re.MULTILINE),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SoundReport:
+    """Measures of a sound.
+
+    `loudness_lufs` and `loudness_range_lu` by EBU R 128 and `peak_dbfs` (sample peak) on the original channels;
+    `rms_db` (one value a second) and `silences` on the mono mix. `is_silent`: nothing in it can be heard.
+    """
+
+    duration_ms: int
+    silences: tuple[Span, ...]
+    loudness_lufs: float
+    loudness_range_lu: float
+    peak_dbfs: float
+    rms_db: tuple[float, ...]
+    is_silent: bool
+    cpu_s: float
+
+
+def extract_audio(
+    runner: FfmpegRunner,
+    source: Path,
+    target_flac: Path,
+    probe: VideoProbe,
+    *,
+    on_progress: ProgressCallback | None = None,
+) -> SoundReport:
+    """Write the sound as FLAC (16 kHz, mono, 16 bit) on the video's clock, and measure it.
+
+    Sound that starts after the picture is preceded by silence, and gaps are filled, so that a sample's position
+    is its time in the video. No part of `target_flac` is left behind by a failure.
+
+    Raises:
+        MediaError: the video has no sound, or it can't be decoded.
+    """
+    meter = LevelMeter()
+    with whole_file(target_flac) as part:
+        finished = runner.run(
+            audio_command(source, part, probe),
+            timeout_s=_TIMEOUT_S + _TIMEOUT_PER_SECOND * to_seconds(probe.duration_ms),
+            on_progress=on_progress,
+            on_stdout=meter.add,
+        )
+    meter.finish()
+    return _report(meter, _measures(finished.stderr_text), finished.cpu_s)
+
+
+def audio_command(source: Path, target_flac: Path, probe: VideoProbe) -> list[str]:
+    """One pass: the FLAC into `target_flac`, its samples on stdout, EBU R 128's summary on stderr."""
+    if probe.audio_index is None:
+        raise MediaError(f"{source.name} has no sound.", file=source.name)
+    node = guarded_input(source)
+    # A timestamp that jumps hours ahead would be filled with hours of silence: hence the limit.
+    limits = {"t": to_seconds(probe.duration_ms)}
+    both = (
+        node[str(probe.audio_index)]
+        .filter("ebur128", framelog="quiet", peak="sample")
+        .filter("aresample", SAMPLE_RATE, **{"async": 1, "first_pts": 0})
+        .filter("aformat", sample_fmts="s16", channel_layouts="mono")
+        .filter_multi_output("asplit")
+    )
+    outputs = [
+        both[0].output(f"file:{target_flac}", format="flac", acodec="flac", **limits),
+        both[1].output("pipe:1", format="s16le", acodec="pcm_s16le", **limits),
+        *clock_keepers(node, probe, used={probe.audio_index}),
+    ]
+    return compiled(outputs, log_level="info")
+
+
+def _measures(summary: str) -> dict[str, float]:
+    """Figures of EBU R 128's summary, -inf (digital silence) as the floor of each scale."""
+    found = {name: pattern.findall(summary) for name, pattern in _SUMMARY.items()}
+    missing = [name for name, values in found.items() if not values]
+    if missing:
+        raise MediaError("The sound could not be measured: fetch the video again.", missing=", ".join(missing))
+    return {name: max(float(values[-1]), -120.0) for name, values in found.items()}
+
+
+def _report(meter: LevelMeter, measures: dict[str, float], cpu_s: float) -> SoundReport:
+    silent = measures["peak"] < INAUDIBLE_DB or measures["loudness"] <= _GATE_LUFS
+    whole = (Span(0, meter.duration_ms),) if meter.duration_ms else ()
+    return SoundReport(
+        duration_ms=meter.duration_ms,
+        silences=whole if silent else meter.silences(),
+        loudness_lufs=measures["loudness"],
+        loudness_range_lu=measures["range"],
+        peak_dbfs=measures["peak"],
+        rms_db=meter.rms_db(),
+        is_silent=silent,
+        cpu_s=cpu_s,
+    )

@@ -1,0 +1,156 @@
+"""Pictures of a video at given times, and a strip of them for a preview. All in this process, by PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moments_core.errors import MediaError
+from moments_resources.media.container import opened, picture_stream, start_us
+from moments_resources.media.probe import shown_size
+
+if TYPE_CHECKING:
+    import numpy as np
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+    from numpy.typing import NDArray
+
+# Decoding 2 s forward costs less than a seek, which decodes half a group of pictures (1-5 s) on average.
+_FORWARD_MS = 2000
+
+# MJPEG quantisers: 2 is visually lossless, 31 the coarsest.
+_STILL_QUANTISER = 4
+_STRIP_QUANTISERS = (6, 10, 16, 24, 31)
+_STRIP_HEIGHTS = (90, 60, 40, 24)
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """A JPEG. `time_ms` is the time of its frame, not the one that was asked for."""
+
+    path: Path
+    time_ms: int
+    width: int
+    height: int
+
+
+def stills(source: Path, times_ms: Sequence[int], folder: Path, *, width: int = 320) -> list[Still]:
+    """One JPEG for each of `times_ms`, in their order: the first frame at or after it, else the last one.
+
+    Raises:
+        MediaError: no picture could be decoded.
+    """
+    made: dict[int, Still] = {}
+    with opened(source) as container:
+        video = picture_stream(container)
+        if video is None:
+            raise MediaError(f"{source.name} has no picture: submit a video.", file=source.name)
+        video.thread_type = "AUTO"
+        reader = _FrameReader(container, video)
+        for time_ms in sorted(set(times_ms)):
+            frame = reader.at(time_ms)
+            if frame is None:
+                raise MediaError(f"{source.name} has no picture that can be decoded.", file=source.name)
+            path = folder / f"still-{time_ms:09}.jpg"
+            picture = _upright(frame, width, video.sample_aspect_ratio)
+            path.write_bytes(_jpeg(picture, _STILL_QUANTISER))
+            made[time_ms] = Still(path, reader.time_ms(frame), picture.shape[1], picture.shape[0])
+    return [made[time_ms] for time_ms in times_ms]
+
+
+def filmstrip(jpeg_paths: Sequence[Path], *, max_bytes: int = 20_000) -> bytes:
+    """One JPEG with the pictures side by side, as large and fine as `max_bytes` allows.
+
+    Raises:
+        ValueError: no picture was given, or they are too many for `max_bytes`.
+    """
+    import numpy as np
+
+    if not jpeg_paths:
+        raise ValueError("a filmstrip needs at least one picture")
+    for height in _STRIP_HEIGHTS:
+        strip = np.concatenate([_read_jpeg(path, height) for path in jpeg_paths], axis=1)
+        for quantiser in _STRIP_QUANTISERS:
+            data = _jpeg(strip, quantiser)
+            if len(data) <= max_bytes:
+                return data
+    raise ValueError(f"{len(jpeg_paths)} pictures do not fit into {max_bytes} bytes")
+
+
+class _FrameReader:
+    """Frames at rising times: decodes on from where it is, or seeks where the way is long."""
+
+    def __init__(self, container: InputContainer, video: VideoStream) -> None:
+        self._container = container
+        self._video = video
+        self._start_us = start_us(container)
+        self._frames: Iterator[VideoFrame] = iter(())
+        self._last: VideoFrame | None = None
+
+    def time_ms(self, frame: VideoFrame) -> int:
+        time = (frame.pts or 0) * (frame.time_base or Fraction(1))
+        return max(0, round(time * 1000 - Fraction(self._start_us, 1000)))
+
+    def at(self, time_ms: int) -> VideoFrame | None:
+        """The first frame at or after `time_ms`; the last of the video where there is none."""
+        if self._last is not None and self.time_ms(self._last) >= time_ms:
+            return self._last
+        if self._last is None or time_ms - self.time_ms(self._last) > _FORWARD_MS:
+            self._seek(time_ms)
+        for frame in self._frames:
+            self._last = frame
+            if self.time_ms(frame) >= time_ms:
+                break
+        return self._last
+
+    def _seek(self, time_ms: int) -> None:
+        self._container.seek(self._start_us + time_ms * 1000, backward=True)
+        self._frames = _decodable(self._container, self._video)
+
+
+def _decodable(container: InputContainer, video: VideoStream) -> Iterator[VideoFrame]:
+    """Frames up to the end; packets that don't decode are passed over, as a player does."""
+    import av
+
+    for packet in container.demux(video):
+        try:
+            yield from packet.decode()
+        except av.error.InvalidDataError:
+            continue
+
+
+def _upright(frame: VideoFrame, width: int, pixel_shape: Fraction | None) -> NDArray[np.uint8]:
+    """`frame` as RGB, `width` pixels wide as shown: rotated, with square pixels."""
+    import numpy as np
+
+    shown_width, shown_height = shown_size(frame, pixel_shape)
+    height = max(1, round(width * shown_height / shown_width))
+    turned = bool(frame.rotation % 180)
+    scaled = frame.reformat(*((height, width) if turned else (width, height)), format="rgb24")
+    return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), k=frame.rotation // 90))
+
+
+def _jpeg(picture: NDArray[np.uint8], quantiser: int) -> bytes:
+    import av
+
+    encoder = av.CodecContext.create("mjpeg", "w")
+    encoder.height, encoder.width = picture.shape[:2]
+    encoder.pix_fmt, encoder.time_base = "yuvj420p", Fraction(1, 25)
+    encoder.options = {"qmin": str(quantiser), "qmax": str(quantiser)}
+    frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuvj420p", dst_color_range="JPEG")
+    frame.pts = 0
+    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+
+
+def _read_jpeg(path: Path, height: int) -> NDArray[np.uint8]:
+    import av
+    import numpy as np
+
+    decoder = av.CodecContext.create("mjpeg", "r")
+    frame = [*decoder.decode(av.Packet(path.read_bytes())), *decoder.decode(None)][0]
+    width = max(1, round(frame.width * height / frame.height))
+    return np.asarray(frame.reformat(width, height, format="rgb24").to_ndarray(), np.uint8)
