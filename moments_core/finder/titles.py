@@ -1,0 +1,49 @@
+"""Headings for the parts of a video, made of what each says and the others don't."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moments_core.finder.passages import Passage
+from moments_core.finder.phrases import Phrase, PhraseBook
+from moments_core.finder.salience import Part
+from moments_core.time import clock
+
+LONGEST = 80  # characters
+MOST_WORDS = 8
+SECOND_WORTH = 0.45  # of the best phrase's worth, for a second one to stand beside it
+
+
+def titles(parts: Sequence[Part], said: Sequence[Passage]) -> list[str]:
+    """A heading for each part; no two the same, none empty, none over 80 characters."""
+    book = PhraseBook([said[part.first : part.last] for part in parts])
+    used: set[str] = set()
+    named = []
+    for number, part in enumerate(parts, start=1):
+        title = next((t for t in _headings(book.candidates(number - 1)) if t.lower() not in used), "")
+        title = title or f"Part {number}, {clock(said[part.first].start_ms)}"
+        used.add(title.lower())
+        named.append(title)
+    return named
+
+
+def _headings(candidates: Sequence[Phrase]) -> list[str]:
+    """Headings from the best down: each phrase with the next best one on something else, or alone."""
+    headings = []
+    for index, phrase in enumerate(candidates):
+        others = [other for other in candidates[index + 1 :] if _goes_with(other, phrase)]
+        pairs = [f"{phrase.shown} and {other.shown}" for other in others[:3]]
+        for heading in [*pairs, phrase.shown]:
+            if len(heading) <= LONGEST and len(heading.split()) <= MOST_WORDS:
+                headings.append(_sentence_case(heading))
+    return headings
+
+
+def _goes_with(other: Phrase, phrase: Phrase) -> bool:
+    return other.worth >= SECOND_WORTH * phrase.worth and not set(other.key) & set(phrase.key)
+
+
+def _sentence_case(text: str) -> str:
+    """First letter large, unless the word is written its own way (iPhone, eBay)."""
+    first = text.split(" ", 1)[0]
+    return text if first[1:] != first[1:].lower() else text[0].upper() + text[1:]
