@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, and_, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
-from moments_core.errors import FenceError, MomentsError, classify, reason
+from moments_core.errors import FenceError, MomentsError, PermanentError, classify, reason
 from moments_resources.database import Database
 from moments_resources.tables import ASSET_TABLES, artifacts, generation_configs, pipeline_history
 
@@ -74,16 +74,13 @@ class Artifact:
     video_id: str
     asset: str
     version: int
+    attempt_id: int
     config_hash: str
     inputs: Mapping[str, int]
     objects: Sequence[Mapping[str, object]]
     row_count: int
     measures: Mapping[str, object]
     seconds: float
-
-    @property
-    def data_version(self) -> str:
-        return f"v{self.version}"
 
     def is_made_by(self, recipe: Recipe, inputs: Mapping[str, int]) -> bool:
         """Whether the same recipe and inputs would be used again."""
@@ -174,6 +171,19 @@ class Catalogue:
         left = (pipeline_history.c.run_id == run_id) & pipeline_history.c.outcome.in_(("running", "retrying"))
         with self.database.begin() as connection:
             return _close(connection, left, "failed", "transient", cause, {})
+
+    def note_failure(self, video_id: str, asset: str, *, run_id: str, intake_id: int | None, cause: str) -> None:
+        """Keep a failure that no attempt of this run has recorded; does nothing where one has."""
+        recorded = select(pipeline_history.c.attempt_id).where(
+            pipeline_history.c.video_id == video_id,
+            pipeline_history.c.asset == asset,
+            pipeline_history.c.run_id == run_id,
+        )
+        with self.database.begin() as connection:
+            if connection.execute(recorded.limit(1)).first() is not None:
+                return
+        attempt = self.open_attempt(video_id, asset, run_id=run_id, intake_id=intake_id)
+        self.close_failed(attempt, PermanentError(cause[:2000]), will_retry=False)
 
     def note_progress(self, attempt: Attempt, done: float) -> None:
         """Write how far the attempt has come, 0..1."""
@@ -273,7 +283,7 @@ def _current(video_id: str, asset: str) -> Any:
 
 
 def _artifact(row: RowMapping) -> Artifact:
-    names = ("video_id", "asset", "version", "config_hash", "inputs", "objects", "row_count", "measures", "seconds")
+    names = Artifact.__dataclass_fields__
     return Artifact(**{name: row[name] for name in names})
 
 

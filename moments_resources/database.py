@@ -69,6 +69,14 @@ class Database:
                 return
             _upgrade(connection)
 
+    def schema_state(self) -> str:
+        """A sentence on the schema. Raises ServiceError when it is not this program's."""
+        with self.begin() as connection:
+            found = _schema_version(connection)
+        if found != newest_migration():
+            raise ServiceError(f"The tables are at {found}, this program wants {newest_migration()}: run `moments up`.")
+        return f"The tables are at version {found}, as they should be."
+
     @contextmanager
     def _own_connection(self) -> Iterator[Connection]:
         # Not from the pool: a pooled connection outlives the block and would keep the lock.

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import insert, text, update
 
-from moments_core.errors import MomentsError, PermanentError, SettingsError, SourceError
+from moments_core.errors import MomentsError, PermanentError, SettingsError, SourceError, TransientError
 from moments_core.options import Options
 from moments_core.source import parse_url, video_id_for_content
 from moments_resources.catalogue import evidence_of
@@ -106,6 +106,11 @@ class Intake:
             )
         return found[0]
 
+    def options_of(self, video_id: str) -> Mapping[str, object]:
+        """What the newest submission of a video asks for, as it was written; nothing where there is none."""
+        found = self._select("where i.video_id = :id order by i.intake_id desc limit 1", id=video_id)
+        return found[0].options if found else {}
+
     def waiting(self, limit: int) -> list[IntakeRow]:
         """Submissions that nobody has started, first by priority, then by age. Duplicates are not among them."""
         return self._select(
@@ -119,6 +124,10 @@ class Intake:
         change = update(url_intake).where(url_intake.c.intake_id == row.intake_id, url_intake.c.video_id.is_(None))
         with self._database.begin() as connection:
             connection.execute(change.values(video_id=video_id))
+
+    def note_worker_lost(self, row: IntakeRow, log: str) -> None:
+        """Keep that the process for a row ended before its first attempt began."""
+        self.refuse(row, TransientError("The worker process ended before it began: run this again.", log=log))
 
     def refuse(self, row: IntakeRow, error: MomentsError) -> None:
         """Keep why a row can't be worked on; the row itself stays."""

@@ -39,6 +39,7 @@ class Step:
         self.recipe = recipe
         self.inputs: Mapping[str, int] = {}
         self.measures: dict[str, object] = {}
+        self.shown: dict[str, Any] = {}
         self._catalogue = catalogue
         self._scratch = scratch
         self._resources = ExitStack()
@@ -87,6 +88,15 @@ class Step:
         path.mkdir(parents=True)
         self._resources.callback(shutil.rmtree, path, ignore_errors=True)
         return path
+
+    def measure(self, **values: object) -> None:
+        """Numbers and short strings to keep in the catalogue and to show (and plot) in the UI."""
+        self.measures.update(values)
+        self.shown.update(values)
+
+    def show(self, **previews: object) -> None:
+        """Previews for the UI alone: Dagster's metadata values, each small."""
+        self.shown.update(previews)
 
     def progress(self, done: float) -> None:
         """Say how far the work has come, 0..1; written at most once a second."""

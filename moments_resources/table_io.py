@@ -12,7 +12,7 @@ from moments_core.errors import CheckError, PermanentError
 from moments_resources.catalogue import Artifact, Catalogue
 from moments_resources.step import Step
 from moments_resources.store.interface import ObjectStore, StoredFile
-from moments_resources.tables import ASSET_TABLES, IDENTITY_COLUMNS, holds_media
+from moments_resources.tables import ASSET_TABLES, IDENTITY_COLUMNS, MEDIA_COLUMNS, holds_media
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -85,6 +85,22 @@ def version_read(frame: DataFrame) -> int:
     """Which version a loaded table is; noted as lineage."""
     artifact: Artifact = frame.attrs[_ARTIFACT]
     return artifact.version
+
+
+def new_table(asset: str, rows: Sequence[Mapping[str, Any]]) -> DataFrame:
+    """What an asset returns: its rows, with `file` in place of a media table's key, size and hash."""
+    import pandas as pd
+
+    table = ASSET_TABLES[asset]
+    names = [column.name for column in table.c if column.name not in IDENTITY_COLUMNS]
+    if holds_media(table):
+        names = [name for name in names if name not in MEDIA_COLUMNS] + [FILE]
+    return pd.DataFrame([dict(row) for row in rows], columns=names, dtype=object)
+
+
+def first_row(frame: DataFrame) -> dict[str, Any]:
+    """The only row of a table that has one row a video."""
+    return {str(name): value for name, value in frame.iloc[0].items()}
 
 
 def frame_of(rows: Sequence[Mapping[str, Any]], table: Table) -> DataFrame:

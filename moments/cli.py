@@ -1,0 +1,356 @@
+"""The command line. Every command is thin: it reads its arguments, calls one function, prints.
+
+Nothing heavy is imported before a command needs it, so that `moments --help` answers at once. What a command shows
+goes to stdout; progress, notes and errors go to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from moments.services import Lakehouse
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="moments", message="%(prog)s %(version)s")
+def main() -> None:
+    """Turn videos into titled, timestamped highlights.
+
+    Start with `moments process VIDEO`. State lies in $MOMENTS_HOME (default: .moments); see the README.
+    """
+
+
+def options_of_a_submission(command: Command) -> Command:
+    """The options that `process` and `submit` share; each is a field of Options."""
+    for option in reversed(
+        [
+            click.option("--query", help="What to look for, in your own words."),
+            click.option("--max-moments", type=int, help="Keep the best N moments."),
+            click.option("--min-seconds", type=float, help="Shortest moment, in seconds."),
+            click.option("--max-seconds", type=float, help="Longest moment, in seconds."),
+            click.option("--captions", is_flag=True, default=None, help="Use the video's own captions."),
+            click.option("--generation-model", metavar="KEY", help="Model that finds the moments."),
+            click.option("--refinement-model", metavar="KEY", help="Model that refines them."),
+            click.option("--force", is_flag=True, default=None, help="Make everything again, also what is there."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@options_of_a_submission
+@json_option
+def process(sources: tuple[str, ...], as_json: bool, **asked: Any) -> None:
+    """Submit videos, wait for them, show their moments.
+
+    SOURCE is an http(s) URL or a local file. A video that is there already is not run again.
+    """
+    from moments.printing import Progress, print_json, print_result
+    from moments.process import process as run
+
+    failed = False
+    with _lakehouse(started=True) as lakehouse, Progress(len(sources)) as progress:
+        for result in run(lakehouse, _sources(sources), _options(asked), watch=progress.update):
+            failed |= result["status"] != "completed"
+            progress.done(result)
+            (print_json if as_json else print_result)(result)
+    sys.exit(FAILED if failed else DONE)
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE... | -")
+@click.option("--priority", type=int, default=0, help="Higher goes first.", show_default=True)
+@options_of_a_submission
+@json_option
+def submit(sources: tuple[str, ...], priority: int, as_json: bool, **asked: Any) -> None:
+    """Put videos into the intake table; the sensor does the rest.
+
+    `-` reads one source a line from standard input.
+    """
+    from moments.printing import print_json
+
+    refused = False
+    with _lakehouse(started=True) as lakehouse:
+        for source in _sources(sources):
+            row = lakehouse.intake.submit(source, _options(asked), submitted_by="moments submit", priority=priority)
+            refusal = lakehouse.intake.refusal(row)
+            refused |= refusal is not None
+            if as_json:
+                reason = refusal and {"class": refusal[0], "reason": refusal[1]}
+                print_json({"intake_id": row.intake_id, "source": source, "video_id": row.video_id, "error": reason})
+            else:
+                click.echo(
+                    f"{row.intake_id}  {row.video_id or 'refused'}  {source}{(refusal and f': {refusal[1]}') or ''}"
+                )
+    sys.exit(FAILED if refused else DONE)
+
+
+@main.command()
+@click.argument("video", required=False)
+@json_option
+def status(video: str | None, as_json: bool) -> None:
+    """Show where each video stands: state, asset, attempts, reason."""
+    from moments.printing import print_json, print_states
+    from moments.results import Results
+
+    with _lakehouse() as lakehouse:
+        states = Results(lakehouse).states(_known(lakehouse, video) if video else None)
+    if as_json:
+        for state in states:
+            print_json(state)
+    else:
+        print_states(states)
+
+
+@main.command()
+@click.argument("video")
+@json_option
+def show(video: str, as_json: bool) -> None:
+    """Show a video's moments, refined moments and clips, and how each asset was made."""
+    from moments.printing import print_json, print_video
+    from moments.results import Results
+
+    with _lakehouse() as lakehouse:
+        results = Results(lakehouse)
+        video_id = _known(lakehouse, video)
+        content = {"video_id": video_id, **results.content(video_id), "made": results.made(video_id)}
+    (print_json if as_json else print_video)(content)
+
+
+@main.command()
+@click.argument("query")
+@json_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV on stdout.")
+def sql(query: str, as_json: bool, as_csv: bool) -> None:
+    """Run one read-only query on the lakehouse tables (see docs/tables.md)."""
+    from moments.printing import print_answer, print_json
+    from moments.query import run_query, write_csv
+
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other.")
+    with _lakehouse() as lakehouse, run_query(lakehouse, query) as answer:
+        if as_csv:
+            write_csv(answer, sys.stdout)
+        elif as_json:
+            for row in answer.rows:
+                print_json(dict(zip(answer.columns, row, strict=True)))
+        else:
+            print_answer(answer)
+
+
+@main.command()
+@click.argument("video")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def delete(video: str, yes: bool, as_json: bool) -> None:
+    """Remove everything of one video: objects, rows, partition; say what was removed."""
+    from moments.printing import print_json
+    from moments.takedown import take_down
+
+    with _lakehouse() as lakehouse:
+        video_id = _known(lakehouse, video)
+        if not yes:
+            click.confirm(f"Remove everything of {video_id}?", abort=True, err=True)
+        removed = take_down(lakehouse, video_id)
+    if as_json:
+        print_json(removed)
+    else:
+        click.echo(f"Removed {video_id}: {removed['objects']} objects, {removed['rows']} rows, its partition.")
+
+
+@main.group()
+def models() -> None:
+    """List, change and test the models (see docs/models.md)."""
+
+
+@models.command("list")
+@json_option
+def models_list(as_json: bool) -> None:
+    """Show the models that are known."""
+    from moments.models_command import list_models
+    from moments.printing import print_json, print_models
+
+    with _lakehouse() as lakehouse:
+        entries = list_models(lakehouse)
+    if as_json:
+        for entry in entries:
+            print_json(entry)
+    else:
+        print_models(entries)
+
+
+@models.command("set")
+@click.argument("key")
+@click.argument("assignments", nargs=-1, required=True, metavar="field=value...")
+@json_option
+def models_set(key: str, assignments: tuple[str, ...], as_json: bool) -> None:
+    """Change fields of a model, e.g. `moments models set parakeet parallel=2 ssh.host=gpu.example.org`."""
+    from moments.models_command import set_model
+    from moments.printing import print_json, print_models
+
+    with _lakehouse() as lakehouse:
+        entry = set_model(lakehouse, key, list(assignments))
+    if as_json:
+        print_json(entry)
+    else:
+        print_models([entry])
+
+
+@models.command("test")
+@click.argument("key")
+@json_option
+def models_test(key: str, as_json: bool) -> None:
+    """Check what can be checked of a model from here."""
+    from moments.models_command import test_model
+    from moments.printing import print_findings, print_json
+
+    with _lakehouse() as lakehouse:
+        result = test_model(lakehouse, key)
+    if as_json:
+        print_json({"key": key, "ok": result.ok, "steps": [step._asdict() for step in result.steps]})
+    else:
+        print_findings(result.steps)
+    sys.exit(DONE if result.ok else FAILED)
+
+
+@main.command()
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+def find(file: Iterator[str]) -> None:
+    """Run the moment finder alone, without a database.
+
+    FILE holds one transcript a line: {"id", "duration", "sentences": [[start_s, end_s, speaker, turn_start, text],
+    …]}; `-` is standard input. One {"id", "moments": […]} a line comes out.
+    """
+    from moments.printing import print_json
+    from moments_core.finder.find import LocalFinder
+    from moments_core.finder.jsonl import parse_line, result_line
+    from moments_core.options import Options
+
+    with _errors_shown():
+        finder = LocalFinder()
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                name, content = parse_line(line, number)
+                print_json(result_line(name, finder.find(content, Options())))
+
+
+@main.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Check database, store, ffmpeg and models: what works, what doesn't, what to do."""
+    from moments.doctor import examine
+    from moments.printing import print_findings, print_json
+
+    with _errors_shown():
+        findings = examine()
+    healthy = all(finding.ok is not False for finding in findings)
+    if as_json:
+        print_json({"ok": healthy, "findings": [finding._asdict() for finding in findings]})
+    else:
+        print_findings(findings)
+    sys.exit(DONE if healthy else FAILED)
+
+
+@main.command()
+def up() -> None:
+    """Start the services of the embedded default, and bring the tables up to date."""
+    with _lakehouse(started=True) as lakehouse:
+        click.echo(f"moments is up; state lies in {lakehouse.settings.state}. `moments down` stops it.", err=True)
+
+
+@main.command()
+def down() -> None:
+    """Stop the services of the embedded default."""
+    from moments.services import down as stop
+    from moments.settings import load_settings
+
+    with _errors_shown():
+        stopped = stop(load_settings())
+    click.echo("Stopped." if stopped else "Nothing was running.", err=True)
+
+
+@main.command()
+@click.option("--port", type=int, default=3000, show_default=True, help="Port of the UI on 127.0.0.1.")
+def dev(port: int) -> None:
+    """Start the services, the Dagster UI and the daemon; Ctrl-C stops UI and daemon."""
+    from moments.dev import run
+
+    with _lakehouse(started=True) as lakehouse:
+        sys.exit(run(lakehouse, port))
+
+
+def _options(asked: dict[str, Any]) -> Any:
+    from moments_core.errors import SettingsError
+    from moments_resources.intake import read_options
+
+    try:
+        return read_options(asked)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _sources(sources: tuple[str, ...]) -> list[str]:
+    """The sources, with `-` replaced by the lines of standard input."""
+    found: list[str] = []
+    for source in sources:
+        found += [line.strip() for line in sys.stdin if line.strip()] if source == "-" else [source]
+    return found
+
+
+def _known(lakehouse: Lakehouse, video: str) -> str:
+    """A video id that the lakehouse knows; a URL or a file's name is a video too."""
+    from moments.results import Results
+
+    results = Results(lakehouse)
+    if results.has_video(video):
+        return video
+    query = "select distinct video_id from public.url_intake where (url = :v or name = :v) and video_id is not null"
+    found = results.rows(query, v=video)
+    if len(found) != 1:
+        raise click.UsageError(f"No video {video!r} is known: `moments status` lists them.")
+    return str(found[0]["video_id"])
+
+
+@contextmanager
+def _lakehouse(*, started: bool = False) -> Iterator[Lakehouse]:
+    """The lakehouse of this machine. The embedded server is started where it is not up: it is cheap, and asked for."""
+    from moments.services import connect, is_up
+    from moments.services import up as start
+    from moments.settings import load_settings
+
+    with _errors_shown():
+        settings = load_settings()
+        yield start(settings) if started or not is_up(settings) else connect(settings)
+
+
+@contextmanager
+def _errors_shown() -> Iterator[None]:
+    """A foreseen error is one sentence on stderr, never a traceback."""
+    from moments_core.errors import MomentsError, SettingsError
+
+    try:
+        yield
+    except MomentsError as error:
+        click.echo(f"moments: {error}", err=True)
+        sys.exit(WRONG_USAGE if isinstance(error, SettingsError) else FAILED)
+    except KeyboardInterrupt:
+        click.echo("moments: stopped; what was submitted stays submitted.", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

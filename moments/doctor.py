@@ -1,0 +1,93 @@
+"""`moments doctor`: each part is tried for real; what doesn't work comes with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from moments.services import Lakehouse, connect, is_up
+from moments.settings import Settings, load_settings
+from moments_core.errors import MomentsError
+
+
+class Finding(NamedTuple):
+    """One thing that was checked; `ok` is None where it could not be."""
+
+    name: str
+    ok: bool | None
+    sentence: str
+
+
+def examine() -> list[Finding]:
+    """Check everything, also after something failed. Raises SettingsError where there is nothing to check with."""
+    settings = load_settings()
+    lakehouse = connect(settings)
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("database", lambda: _database(settings, lakehouse)),
+        ("tables", lambda: _tables(settings, lakehouse)),
+        ("store", lakehouse.store.check),
+        ("ffmpeg", _ffmpeg),
+        ("speech to text", lambda: _speech(settings)),
+        ("moment finder", _finder),
+    ]
+    return [*(_try(name, check) for name, check in checks), *_models(lakehouse)]
+
+
+def _try(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, check())
+    except MomentsError as error:
+        return Finding(name, False, str(error))
+
+
+def _database(settings: Settings, lakehouse: Lakehouse) -> str:
+    from sqlalchemy import text
+
+    if not is_up(settings):
+        return "The embedded PostgreSQL is not running; it starts when it is needed, or with `moments up`."
+    with lakehouse.database.begin() as connection:
+        version = connection.scalar(text("show server_version"))
+    kind = "behind MOMENTS_DATABASE_URL" if settings.database_url else "embedded"
+    return f"PostgreSQL {version}, {kind}, answers."
+
+
+def _tables(settings: Settings, lakehouse: Lakehouse) -> str:
+    if not is_up(settings):
+        return "Not looked at: the embedded PostgreSQL is not running."
+    return lakehouse.database.schema_state()
+
+
+def _ffmpeg() -> str:
+    from moments_resources.media.container import ffmpeg_exe
+    from moments_resources.media.runner import FfmpegRunner
+
+    done = FfmpegRunner().run([ffmpeg_exe(), "-hide_banner", "-version"], timeout_s=30)
+    return f"{done.stdout.decode().splitlines()[0]}."
+
+
+def _speech(settings: Settings) -> str:
+    from moments_resources.speech import LOCAL_SPEECH
+
+    from moments_core.options import Options
+    from moments_resources.makers import Choice
+
+    return f"{Choice(LOCAL_SPEECH, settings.asr_model).choose(Options()).recipe} is bound."
+
+
+def _finder() -> str:
+    from moments_core.finder.find import LocalFinder
+
+    return f"{LocalFinder().recipe} is bound."
+
+
+def _models(lakehouse: Lakehouse) -> Iterator[Finding]:
+    from moments.models_command import list_models, test_model
+
+    if not is_up(lakehouse.settings):
+        return
+    try:
+        for entry in list_models(lakehouse):
+            for step in test_model(lakehouse, entry["key"]).steps:
+                yield Finding(f"{entry['key']}: {step.name}", step.ok, step.sentence)
+    except MomentsError as error:
+        yield Finding("models", False, str(error))

@@ -1,0 +1,215 @@
+"""How results look: tables on a terminal, one JSON object a line, plain lines of progress in a pipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from moments.query import Answer
+from moments.results import Json
+from moments_core.time import clock, to_ms
+from moments_resources.tables import ASSET_TABLES
+
+_ORDER = list(ASSET_TABLES)
+_MARKS = {True: "[green]ok[/]", False: "[red]FAILED[/]", None: "[yellow]not checked[/]"}
+
+
+class Finding(Protocol):
+    """One thing that was checked: `ok` is None where it could not be."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def ok(self) -> bool | None: ...
+    @property
+    def sentence(self) -> str: ...
+
+
+def print_json(value: Json) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def print_result(result: Json) -> None:
+    """One processed video."""
+    out = _out()
+    if result["status"] != "completed":
+        error = result["error"]
+        out.print(
+            f"[red]{escape(result['source'])}[/]: failed in {result['failed_asset'] or 'intake'} ({error['class']})"
+        )
+        out.print(f"  {escape(error['reason'])}")
+        return
+    reused = all(asset["reused"] for asset in result["assets"].values())
+    out.print(
+        f"[bold]{escape(result['source'])}[/]  {result['video_id']}  {clock(to_ms(result['duration']))}"
+        f"{'  (was there already)' if reused else ''}"
+    )
+    _print_moments(out, result["moments"])
+
+
+def print_video(content: Json) -> None:
+    """`moments show`."""
+    out = _out()
+    out.print(f"[bold]{content['video_id']}[/]  {clock(to_ms(content['duration'] or 0))}")
+    _print_moments(out, content["moments"])
+    for moment in content["moments"]:
+        if moment["clip"]:
+            out.print(f"{escape(moment['title'])}: {moment['clip']['uri']}", soft_wrap=True)
+    table = _table("asset", "version", "rows", "seconds", "made from", "by")
+    for made in content["made"]:
+        inputs = ", ".join(f"{name} v{version}" for name, version in made["inputs"].items()) or "the source"
+        makers = ", ".join(made["config"].get("makers", {}).values()) or f"code {made['code_version']}"
+        cells = (made["asset"], f"v{made['version']}", made["row_count"], f"{made['seconds']:.1f}", inputs, makers)
+        table.add_row(*map(str, cells))
+    out.print(table)
+
+
+def print_states(states: Sequence[Json]) -> None:
+    """`moments status`."""
+    if not states:
+        _out().print("No video was submitted yet: try `moments process samples/sample.mp4`.")
+        return
+    table = _table("video", "state", "asset", "attempts", "title", "reason")
+    for state in states:
+        failed = state["state"] in {"failed", "cancelled"}
+        reason = f"{state['class']}: {state['reason']}" if failed else ""
+        asset = state["asset"] if failed or state["state"] == "running" else ""
+        cells = (state["video_id"] or "–", state["state"], asset or "", state["attempts"], state["title"], reason)
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    _out().print(table)
+
+
+def print_answer(answer: Answer) -> None:
+    """`moments sql`."""
+    table = _table(*answer.columns)
+    count = 0
+    for row in answer.rows:
+        count += 1
+        table.add_row(*("" if value is None else escape(_cell(value)) for value in row))
+    _out().print(table)
+    _note(f"{count} row{'' if count == 1 else 's'}")
+
+
+def print_models(entries: Sequence[Json]) -> None:
+    """`moments models list`."""
+    if not entries:
+        _out().print("No model is bound: everything runs locally. See docs/models.md to add one.")
+        return
+    table = _table("model", "kind", "served name", "where", "parallel", "defaults")
+    for entry in entries:
+        where = (
+            entry.get("base_url") or f"{entry.get('remote_host')}:{entry.get('remote_port')}{entry.get('path') or ''}"
+        )
+        via = f" through {entry['ssh']['host']}" if entry.get("ssh") else ""
+        cells = (entry["key"], entry["kind"], entry.get("served_name") or "", where + via, entry.get("parallel"))
+        table.add_row(*(escape(str(cell)) for cell in cells), escape(json.dumps(entry.get("defaults") or {})))
+    _out().print(table)
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """`moments doctor` and `moments models test`."""
+    table = _table("what", "", "found")
+    for finding in findings:
+        table.add_row(finding.name, _MARKS[finding.ok], escape(finding.sentence))
+    _out().print(table)
+
+
+def _note(note: str) -> None:
+    """A remark that is no part of the result."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{note}\n")
+
+
+class Progress:
+    """Progress on stderr: a bar a video on a terminal, a line an asset in a pipe."""
+
+    def __init__(self, count: int) -> None:
+        self._bars = Bars(
+            SpinnerColumn(),
+            TextColumn("{task.fields[source]}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+            transient=True,
+        )
+        self._count = count
+        self._tasks: dict[str, TaskID] = {}
+        self._said: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def update(self, source: str, attempt: Json | None) -> None:
+        """`attempt` is the newest one of the video, or None while it waits."""
+        asset = attempt["asset"] if attempt else "waiting"
+        if asset != self._said.get(source):
+            self._said[source] = asset
+            self._plain(f"{source}: {asset}")
+        if self._bars.disable:
+            return
+        task = self._tasks.get(source)
+        if task is None:
+            task = self._tasks[source] = self._bars.add_task(asset, total=len(_ORDER), source=_short(source))
+        within = (attempt["progress"] or 0.0) if attempt and attempt["outcome"] == "running" else 0.0
+        self._bars.update(task, description=asset, completed=(_ORDER.index(asset) if attempt else 0) + within)
+
+    def done(self, result: Json) -> None:
+        source = result["source"]
+        if source in self._tasks:
+            self._bars.remove_task(self._tasks.pop(source))
+        self._plain(f"{source}: {result['status']}")
+
+    def _plain(self, line: str) -> None:
+        if self._bars.disable:
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+
+
+def _print_moments(out: Console, moments: Sequence[Json]) -> None:
+    table = _table("start", "end", "title", "score", "refined", "clip")
+    for moment in moments:
+        refined, clip = moment["refined"], moment["clip"]
+        table.add_row(
+            clock(to_ms(moment["start_time"])),
+            clock(to_ms(moment["end_time"])),
+            escape(moment["title"]),
+            f"{moment['score']:.2f}",
+            f"{refined['start_time']:.1f}–{refined['end_time']:.1f} s" if refined else "",
+            f"{clip['end_time'] - clip['start_time']:.1f} s" if clip else "",
+        )
+    out.print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _out() -> Console:
+    # In a pipe, rich would cut lines at 80 columns; programs that read us want them whole.
+    return Console(width=None if sys.stdout.isatty() else 200)
+
+
+def _cell(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (dict, list)) else str(value)
+
+
+def _short(source: str) -> str:
+    return source if len(source) <= 40 else f"…{source[-39:]}"

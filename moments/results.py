@@ -1,0 +1,152 @@
+"""What stands in the lakehouse about a video, as the plain data that commands print and `--json` shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import text
+
+from moments.services import Lakehouse
+from moments_resources.intake import IntakeRow
+from moments_resources.tables import ASSET_TABLES
+
+Json = dict[str, Any]
+
+
+class Results:
+    """Reads videos, moments, states and attempts through the catalogue's views."""
+
+    def __init__(self, lakehouse: Lakehouse) -> None:
+        self._lakehouse = lakehouse
+
+    def submission(self, row: IntakeRow, source: str) -> Json:
+        """One submission's result, as `moments process --json` prints it."""
+        state = self.rows("select * from public.intake_state where intake_id = :id", id=row.intake_id)[0]
+        video_id = state["video_id"]
+        if state["state"] == "duplicate":
+            # Its result is the result of the submission that came first.
+            state = self.rows("select * from public.intake_state where intake_id = :id", id=state["duplicate_of"])[0]
+        completed = state["state"] == "completed"
+        error = None if completed else _error(state)
+        head = {
+            "video_id": video_id,
+            "source": source,
+            "status": "completed" if completed else "failed",
+            "failed_asset": None if completed else state["failed_asset"],
+            "error": error,
+        }
+        return head | self.content(video_id, row.intake_id)
+
+    def content(self, video_id: str | None, intake_id: int | None = None) -> Json:
+        """Duration, moments and assets of a video, as far as they exist."""
+        duration = self.rows("select duration from public.videos where video_id = :id", id=video_id)
+        return {
+            "duration": float(duration[0]["duration"]) if duration else None,
+            "moments": [self._moment(row) for row in self.rows(_MOMENTS, id=video_id)],
+            "assets": self.assets(video_id, intake_id),
+        }
+
+    def assets(self, video_id: str | None, intake_id: int | None = None) -> Json:
+        """How each current asset was made; `reused` where this submission did not have to make it."""
+        found = {row["asset"]: row for row in self.rows(_ASSETS, id=video_id, intake_id=intake_id)}
+        return {
+            name: {key: found[name][key] for key in ("version", "seconds", "reused")}
+            for name in ASSET_TABLES
+            if name in found
+        }
+
+    def made(self, video_id: str) -> list[Json]:
+        """How each asset of a video was made, for `moments show`."""
+        query = """
+        select asset, version, code_version, config, inputs, measures, row_count, seconds, committed_at, run_id
+        from public.artifacts where video_id = :id and superseded_at is null"""
+        order = list(ASSET_TABLES)
+        return sorted(self.rows(query, id=video_id), key=lambda row: order.index(row["asset"]))
+
+    def states(self, video_id: str | None = None) -> list[Json]:
+        """One row a video: state, asset in work or last, attempts, reason."""
+        return self.rows(_STATES, id=video_id)
+
+    def has_video(self, video_id: str) -> bool:
+        """Whether anything is known of this video."""
+        return bool(self.rows("select 1 from public.url_intake where video_id = :id limit 1", id=video_id))
+
+    def progress(self, intake_id: int) -> Json | None:
+        """The newest attempt that works for a submission: asset, progress 0..1, outcome."""
+        found = self.rows(
+            "select asset, progress, outcome from public.pipeline_history where intake_id = :id"
+            " order by attempt_id desc limit 1",
+            id=intake_id,
+        )
+        return found[0] if found else None
+
+    def state(self, intake_id: int) -> str:
+        """The submission's state: waiting, running, completed, failed, cancelled or duplicate."""
+        state: str = self.rows("select state from public.intake_state where intake_id = :id", id=intake_id)[0]["state"]
+        return state
+
+    def rows(self, query: str, **parameters: object) -> list[Json]:
+        with self._lakehouse.database.begin() as connection:
+            return [dict(row) for row in connection.execute(text(query), parameters).mappings()]
+
+    def _moment(self, row: Json) -> Json:
+        refined = row["refined_by"] and {
+            "start_time": float(row["refined_start"]),
+            "end_time": float(row["refined_end"]),
+            "refined_by": row["refined_by"],
+        }
+        clip = row["object_key"] and {
+            "uri": self._lakehouse.store.uri(row["object_key"]),
+            "start_time": float(row["clip_start"]),
+            "end_time": float(row["clip_end"]),
+        }
+        return {
+            "moment_id": row["moment_id"],
+            "title": row["title"],
+            "start_time": float(row["start_time"]),
+            "end_time": float(row["end_time"]),
+            "score": round(row["score"], 3),
+            "refined": refined,
+            "clip": clip,
+        }
+
+
+def _error(state: Json) -> Json:
+    if state["cause"] is None:
+        return {"class": "transient", "reason": f"The work has not ended: it is {state['state']}."}
+    return {"class": state["class"], "reason": state["cause"]}
+
+
+_MOMENTS = """
+select m.*, r.start_time as refined_start, r.end_time as refined_end, r.refined_by,
+       c.start_time as clip_start, c.end_time as clip_end, c.object_key
+from public.moments m
+left join public.refined_moments r using (video_id, moment_id)
+left join public.clips c using (video_id, moment_id)
+where m.video_id = :id
+order by m.ordinal
+"""
+
+_ASSETS = """
+select a.asset, a.version, round(a.seconds::numeric, 3)::float as seconds,
+       cast(:intake_id as bigint) is not null and not exists (
+           select from public.pipeline_history h where h.attempt_id = a.attempt_id and h.intake_id = :intake_id
+       ) as reused
+from public.artifacts a
+where a.video_id = :id and a.superseded_at is null
+"""
+
+_STATES = """
+select distinct on (s.video_id, case when s.video_id is null then s.intake_id end)
+       s.video_id, coalesce(v.title, s.name, s.url) as title, s.state,
+       coalesce(s.failed_asset, h.asset) as asset, coalesce(h.attempts, 0) as attempts, s.class, s.cause as reason,
+       s.submitted_at
+from public.intake_state s
+left join public.videos v using (video_id)
+left join lateral (
+    select count(*) as attempts, (array_agg(asset order by attempt_id desc))[1] as asset
+    from public.pipeline_history p where p.video_id = s.video_id
+) h on true
+where s.state <> 'duplicate' and (cast(:id as text) is null or s.video_id = :id)
+order by s.video_id, case when s.video_id is null then s.intake_id end, s.intake_id desc
+"""

@@ -1,0 +1,119 @@
+"""The services that the program stands on: started, found and stopped in one place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from moments.embedded_postgres import EmbeddedPostgres
+from moments.settings import PROJECT, Settings
+from moments_core.errors import ServiceError, SettingsError
+from moments_resources.catalogue import Catalogue
+from moments_resources.database import Database, dagster_url
+from moments_resources.intake import Intake
+from moments_resources.store.file import FileStore
+from moments_resources.store.interface import ObjectStore
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+DAGSTER_URL = "MOMENTS_DAGSTER_URL"  # read by dagster.yaml
+DAEMON_LOCK = "daemon"  # held by `moments dev`: two daemons on one instance launched one run twice
+
+
+@dataclass(frozen=True)
+class Lakehouse:
+    """What every command works on."""
+
+    settings: Settings
+    database: Database
+    store: ObjectStore
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(self.database)
+
+    @property
+    def intake(self) -> Intake:
+        return Intake(self.database, self.store)
+
+
+def connect(settings: Settings) -> Lakehouse:
+    """The lakehouse that the settings name; nothing is started or contacted before it is used."""
+    return Lakehouse(settings, Database(lambda: database_url(settings)), open_store(settings))
+
+
+def up(settings: Settings) -> Lakehouse:
+    """Start what is embedded, bring the schema up to date, and tell Dagster where it lives. Safe to call again."""
+    make_folder(settings.state)
+    if settings.database_url is None:
+        EmbeddedPostgres(settings.state).ensure_running()
+    lakehouse = connect(settings)
+    lakehouse.database.migrate()
+    prepare_dagster(settings, lakehouse.database)
+    return lakehouse
+
+
+def is_up(settings: Settings) -> bool:
+    """Whether there is a server to talk to. A server behind a URL is taken to be up."""
+    return settings.database_url is not None or EmbeddedPostgres(settings.state).address() is not None
+
+
+def down(settings: Settings) -> bool:
+    """Stop the embedded server; says whether one ran. A server behind a URL is left alone."""
+    return settings.database_url is None and EmbeddedPostgres(settings.state).stop()
+
+
+def database_url(settings: Settings) -> str:
+    """URL of the lakehouse. Raises ServiceError where the embedded server is down."""
+    if settings.database_url is not None:
+        return settings.database_url
+    address = EmbeddedPostgres(settings.state).address()
+    if address is None:
+        raise ServiceError("The embedded PostgreSQL is not running: start it with `moments up`.")
+    return address.url
+
+
+def open_store(settings: Settings) -> ObjectStore:
+    """The object store that the settings name. Raises SettingsError for a scheme that nobody answers to."""
+    if settings.store_url is None:
+        return FileStore(settings.state / "store")
+    parts = urlsplit(settings.store_url)
+    if parts.scheme != "file" or parts.netloc not in {"", "localhost"}:
+        raise SettingsError(f"MOMENTS_STORE_URL must be file:///path, not {parts.scheme or 'empty'}://….")
+    return FileStore(Path(unquote(parts.path)))
+
+
+def prepare_dagster(settings: Settings, database: Database) -> None:
+    """Give this process and its children Dagster's home and storage, unless the operator has chosen a home."""
+    os.environ[DAGSTER_URL] = dagster_url(database.url)
+    if "DAGSTER_HOME" in os.environ:
+        return
+    home = settings.state / "dagster"
+    make_folder(home)
+    source, target = PROJECT / "dagster.yaml", home / "dagster.yaml"
+    if not target.exists() or target.read_bytes() != source.read_bytes():
+        part = home / f"dagster.yaml.{os.getpid()}"
+        shutil.copyfile(source, part)
+        part.replace(target)
+    os.environ["DAGSTER_HOME"] = str(home)
+
+
+def apply_pools(instance: DagsterInstance, settings: Settings) -> None:
+    """Set the limits of all pools; dagster.yaml can only hold the default."""
+    storage = instance.event_log_storage
+    known = {limit.name: limit.limit for limit in storage.get_pool_limits()}
+    for name, limit in settings.pools.items():
+        if known.get(name) != limit:
+            storage.set_concurrency_slots(name, limit)
+
+
+def make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"The folder {path} can't be made: {error.strerror}. Check MOMENTS_HOME.") from error

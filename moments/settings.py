@@ -1,0 +1,70 @@
+"""Settings: environment variables and a `.env`, nothing else. Each has an embedded default."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from moments_core.errors import SettingsError
+
+PROJECT = Path(__file__).parents[1]
+
+#: How many steps of a kind run at once, over the whole installation.
+DEFAULT_POOLS = {"audio": 2, "asr": 2, "generation": 2, "clips": 4, "refinement": 1, "download": 2}
+
+_POOL = re.compile(r"\s*([a-z_]+)\s*=\s*(\d{1,4})\s*")
+
+
+class Settings(BaseSettings):
+    """Every setting, under the name `MOMENTS_` and its own."""
+
+    model_config = SettingsConfigDict(env_prefix="MOMENTS_", env_file=".env", extra="ignore", frozen=True)
+
+    home: Path = Field(PROJECT / ".moments", description="State folder: database, store, logs, scratch.")
+    database_url: str | None = Field(None, description="PostgreSQL of lakehouse and Dagster; else the bundled one.")
+    store_url: str | None = Field(None, description="file:///path; else $MOMENTS_HOME/store.")
+    models: Path = Field(Path("models.yaml"), description="Path of the models file.")
+    asr_model: str = Field("local", description="Key of the speech model.")
+    generation_model: str = Field("local", description="Key of the model that finds moments.")
+    refinement_model: str = Field("local", description="Key of the model that refines them.")
+    allow_private_hosts: bool = Field(False, description="Let sources come from loopback and private addresses.")
+    pools: Annotated[dict[str, int], NoDecode] = Field(DEFAULT_POOLS, description="Limits: asr=2,refinement=1,…")
+    max_hours: float = Field(6.0, gt=0, le=1000, description="Longest video, in hours.")
+    max_gigabytes: float = Field(20.0, gt=0, le=10_000, description="Largest video, in gigabytes.")
+
+    @field_validator("pools", mode="before")
+    @classmethod
+    def _parsed_pools(cls, value: object) -> object:
+        return parse_pools(value) if isinstance(value, str) else value
+
+    @cached_property
+    def state(self) -> Path:
+        """The state folder as an absolute path."""
+        return self.home.expanduser().absolute()
+
+
+def parse_pools(text: str) -> dict[str, int]:
+    """`asr=2,refinement=1` over the defaults. Raises ValueError naming the part that is wrong."""
+    pools = dict(DEFAULT_POOLS)
+    for part in filter(str.strip, text.split(",")):
+        match = _POOL.fullmatch(part)
+        if match is None or match[1] not in pools or int(match[2]) < 1:
+            known = ", ".join(DEFAULT_POOLS)
+            raise ValueError(f"{part.strip()!r} is no limit such as asr=2 (at least 1) for one of: {known}")
+        pools[match[1]] = int(match[2])
+    return pools
+
+
+def load_settings() -> Settings:
+    """The settings in force. Raises SettingsError with one sentence for a wrong one."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = "MOMENTS_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise SettingsError(f"{name}: {first['msg'].removeprefix('Value error, ')}.") from error

@@ -1,0 +1,46 @@
+"""`moments delete`: everything of one video goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from moments.services import Lakehouse, prepare_dagster
+from moments_resources.intake import UPLOAD
+from moments_resources.tables import ASSET_TABLES, transcript_segments
+
+
+def take_down(lakehouse: Lakehouse, video_id: str) -> dict[str, Any]:
+    """Remove the video's objects, rows and partition; says how much that was. Can be repeated."""
+    with lakehouse.database.begin() as connection:
+        keys = _keys(connection, video_id)
+        rows = _delete_rows(connection, video_id)
+    # After the rows: an object without a row is garbage, a row without its object would be a lie.
+    objects = sum(lakehouse.store.delete(key) for key in keys)
+    _delete_partition(lakehouse, video_id)
+    return {"video_id": video_id, "objects": objects, "rows": rows}
+
+
+def _keys(connection: Connection, video_id: str) -> list[str]:
+    made = "select item->>'key' from public.artifacts, jsonb_array_elements(objects) item where video_id = :id"
+    uploaded = "select substr(url, :cut) from public.url_intake where video_id = :id and url like :upload"
+    parameters = {"id": video_id, "cut": len(UPLOAD) + 1, "upload": f"{UPLOAD}%"}
+    return list(connection.scalars(text(f"{made} union {uploaded}"), parameters))
+
+
+def _delete_rows(connection: Connection, video_id: str) -> int:
+    tables = [str(table) for table in (*ASSET_TABLES.values(), transcript_segments)]
+    tables += ["public.artifacts", "public.pipeline_history", "public.url_intake"]
+    statements = [text(f"delete from {table} where video_id = :id") for table in tables]  # noqa: S608 - our own names
+    return sum(connection.execute(statement, {"id": video_id}).rowcount for statement in statements)
+
+
+def _delete_partition(lakehouse: Lakehouse, video_id: str) -> None:
+    from dagster import DagsterInstance
+
+    from moments_assets.partitions import videos
+
+    prepare_dagster(lakehouse.settings, lakehouse.database)
+    with DagsterInstance.get() as instance:
+        instance.delete_dynamic_partition(str(videos.name), video_id)

@@ -1,0 +1,94 @@
+"""One process, one run: takes a submission through the job. Started by `moments process`; `python -m moments.worker N`.
+
+A process a run costs one import of Dagster and is the simplest thing to kill. What it does is what the daemon would:
+the same decision, the same job, the same run config and tags.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from moments.services import Lakehouse, apply_pools, connect, prepare_dagster
+from moments.settings import load_settings
+from moments_core.errors import MomentsError
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance, ExecuteInProcessResult
+
+    from moments_sensors.intake import Accepted
+
+#: So that the UI files the run under the code location of workspace.yaml.
+_LOCATION = {".dagster/repository": "__repository__@moments"}
+
+
+def main(argument: str) -> int:
+    """Exit status: 0 the run succeeded, 1 it did not; why stands in pipeline_history."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    logging.getLogger("dagster").setLevel(logging.WARNING)
+    settings = load_settings()
+    lakehouse = connect(settings)
+    prepare_dagster(settings, lakehouse.database)
+    return 0 if run_submission(lakehouse, int(argument)) else 1
+
+
+def run_submission(lakehouse: Lakehouse, intake_id: int) -> bool:
+    """Run the job for one row of url_intake; says whether it went well."""
+    from dagster import DagsterInstance
+
+    from moments_sensors.intake import take_in
+
+    accepted = take_in(lakehouse.intake, [lakehouse.intake.row(intake_id)])
+    if not accepted:
+        return False
+    with DagsterInstance.get() as instance:
+        apply_pools(instance, lakehouse.settings)
+        result = _execute(instance, accepted[0])
+        if not result.success:
+            _record_unrecorded(lakehouse, result, accepted[0])
+        return bool(result.success)
+
+
+def _execute(instance: DagsterInstance, accepted: Accepted) -> ExecuteInProcessResult:
+    from moments.definitions import definitions
+    from moments_assets.jobs import process_video
+    from moments_assets.partitions import videos
+
+    instance.add_dynamic_partitions(str(videos.name), [accepted.video_id])
+    job = definitions().resolve_job_def(process_video.name)
+    return job.execute_in_process(
+        instance=instance,
+        partition_key=accepted.video_id,
+        run_config=accepted.run_config,
+        tags={**accepted.tags, **_LOCATION},
+        raise_on_error=False,
+    )
+
+
+def _record_unrecorded(lakehouse: Lakehouse, result: ExecuteInProcessResult, accepted: Accepted) -> None:
+    """A step that failed before its attempt began (its input could not be loaded) has its cause in Dagster alone."""
+    for event in result.get_step_failure_events():
+        error = event.step_failure_data.error
+        cause = (error.cause or error).message.strip() if error else "The step failed."
+        lakehouse.catalogue.note_failure(
+            accepted.video_id,
+            str(event.step_key),
+            run_id=result.run_id,
+            intake_id=accepted.row.intake_id,
+            cause=cause,
+        )
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1]))
+    except MomentsError as error:
+        sys.exit(f"moments: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,116 @@
+"""The video itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from moments_assets.video_asset import video_asset
+from moments_core.source import redacted
+from moments_core.transcript import TranscriptSource
+from moments_resources.downloader import Downloader, Fetched
+from moments_resources.intake import Intake, IntakeRow
+from moments_resources.media.probe import VideoProbe, probe_video
+from moments_resources.media.runner import FfmpegRunner
+from moments_resources.media.tracks import embedded_captions
+from moments_resources.step import Step
+from moments_resources.store.interface import ObjectStore
+from moments_resources.table_io import new_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class MediaLimits:
+    """What is refused as too large: milliseconds, bytes."""
+
+    max_duration_ms: int
+    max_bytes: int
+
+
+@video_asset(code_version="1", group="media", kinds={"ffmpeg", "python"}, pool="download")
+def raw_video(
+    *,
+    intake: Intake,
+    store: ObjectStore,
+    downloader: Downloader,
+    ffmpeg: FfmpegRunner,
+    limits: MediaLimits,
+    step: Step,
+) -> DataFrame:
+    """The video as its site or its owner gave it, with its format and its own captions.
+
+    Fetched once: a URL through yt-dlp, an uploaded file from the object store. Nothing is converted. What can't be
+    worked on is refused here, so that no later asset meets it: no picture, cut off, too long, not a video at all.
+    """
+    source = intake.source_of(step.video_id)
+    fetched = _uploaded(source, store) if source.upload_key else _downloaded(source, downloader, step)
+    probe = probe_video(fetched.path, max_duration_ms=limits.max_duration_ms, max_bytes=limits.max_bytes)
+    _show(step, probe, fetched)
+    row = _described(fetched, probe) | _captions(fetched, ffmpeg) | {"file": fetched.path}
+    return new_table("raw_video", [row])
+
+
+def _uploaded(source: IntakeRow, store: ObjectStore) -> Fetched:
+    path = store.local(source.upload_key or "")
+    return Fetched(path=path, title=source.name, channel=None, page_url=source.url, extractor="file")
+
+
+def _downloaded(source: IntakeRow, downloader: Downloader, step: Step) -> Fetched:
+    def on_progress(done: int, total: int | None) -> None:
+        step.progress(done / total if total else 0.0)
+
+    return downloader.fetch(source.url, step.folder(), on_progress=on_progress)
+
+
+def _described(fetched: Fetched, probe: VideoProbe) -> dict[str, Any]:
+    return {
+        "url": redacted(fetched.page_url),
+        "site": fetched.extractor,
+        "title": fetched.title,
+        "channel": fetched.channel,
+        "published_at": fetched.published_at,
+        "description": fetched.description,
+        "duration_ms": probe.duration_ms,
+        "width": probe.width,
+        "height": probe.height,
+        "fps": probe.fps,
+        "variable_frame_rate": probe.variable_frame_rate,
+        "container": probe.container,
+        "video_codec": probe.video_codec,
+        "audio_codec": probe.audio_codec,
+        "has_audio": probe.has_audio,
+        "streams": [asdict(stream) for stream in probe.streams],
+    }
+
+
+def _captions(fetched: Fetched, ffmpeg: FfmpegRunner) -> dict[str, str | None]:
+    """The captions that came with the page, else those inside the file."""
+    if fetched.captions is not None:
+        automatic = fetched.captions.kind == "automatic"
+        source = TranscriptSource.AUTOMATIC_CAPTIONS if automatic else TranscriptSource.HUMAN_CAPTIONS
+        return _caption_columns(fetched.captions.text, fetched.captions.language, source)
+    for track in embedded_captions(ffmpeg, fetched.path):
+        return _caption_columns(track.text, track.language, TranscriptSource.HUMAN_CAPTIONS)
+    return _caption_columns(None, None, None)
+
+
+def _caption_columns(text: str | None, language: str | None, source: TranscriptSource | None) -> dict[str, str | None]:
+    return {"captions": text, "captions_language": language, "captions_source": source.value if source else None}
+
+
+def _show(step: Step, probe: VideoProbe, fetched: Fetched) -> None:
+    size = Path(fetched.path).stat().st_size
+    step.measure(
+        duration_seconds=probe.duration_ms / 1000,
+        megabytes=round(size / 1e6, 3),
+        megabytes_per_second=round(size / 1e6 / max(step.seconds, 1e-3), 2),
+        picture=f"{probe.width}x{probe.height}, {probe.fps:.2f} fps, {probe.video_codec}",
+        sound=probe.audio_codec or "none",
+    )
+    if fetched.page_url.startswith("http"):
+        step.show(page=dg.MetadataValue.url(redacted(fetched.page_url)))
