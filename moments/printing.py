@@ -38,6 +38,10 @@ def print_json(value: Json) -> None:
     sys.stdout.flush()
 
 
+def print_text(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
 def print_result(result: Json) -> None:
     """One processed video."""
     out = _out()

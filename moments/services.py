@@ -13,7 +13,7 @@ from moments.embedded_postgres import EmbeddedPostgres
 from moments.settings import PROJECT, Settings
 from moments_core.errors import ServiceError, SettingsError
 from moments_resources.catalogue import Catalogue
-from moments_resources.database import Database, dagster_url
+from moments_resources.database import Database
 from moments_resources.intake import Intake
 from moments_resources.store.file import FileStore
 from moments_resources.store.interface import ObjectStore
@@ -21,7 +21,6 @@ from moments_resources.store.interface import ObjectStore
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-DAGSTER_URL = "MOMENTS_DAGSTER_URL"  # read by dagster.yaml
 DAEMON_LOCK = "daemon"  # held by `moments dev`: two daemons on one instance launched one run twice
 
 
@@ -54,7 +53,7 @@ def up(settings: Settings) -> Lakehouse:
         EmbeddedPostgres(settings.state).ensure_running()
     lakehouse = connect(settings)
     lakehouse.database.migrate()
-    prepare_dagster(settings, lakehouse.database)
+    prepare_dagster(settings)
     return lakehouse
 
 
@@ -88,9 +87,8 @@ def open_store(settings: Settings) -> ObjectStore:
     return FileStore(Path(unquote(parts.path)))
 
 
-def prepare_dagster(settings: Settings, database: Database) -> None:
-    """Give this process and its children Dagster's home and storage, unless the operator has chosen a home."""
-    os.environ[DAGSTER_URL] = dagster_url(database.url)
+def prepare_dagster(settings: Settings) -> None:
+    """Give this process and its children Dagster's home, unless the operator has chosen one."""
     if "DAGSTER_HOME" in os.environ:
         return
     home = settings.state / "dagster"

@@ -41,6 +41,6 @@ def _delete_partition(lakehouse: Lakehouse, video_id: str) -> None:
 
     from moments_assets.partitions import videos
 
-    prepare_dagster(lakehouse.settings, lakehouse.database)
+    prepare_dagster(lakehouse.settings)
     with DagsterInstance.get() as instance:
         instance.delete_dynamic_partition(str(videos.name), video_id)

@@ -6,7 +6,6 @@ the same decision, the same job, the same run config and tags.
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -23,14 +22,16 @@ if TYPE_CHECKING:
 #: So that the UI files the run under the code location of workspace.yaml.
 _LOCATION = {".dagster/repository": "__repository__@moments"}
 
+#: Dagster's console logger writes every event; the event log holds them already.
+_QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
+
 
 def main(argument: str) -> int:
     """Exit status: 0 the run succeeded, 1 it did not; why stands in pipeline_history."""
     signal.signal(signal.SIGTERM, _interrupt)
-    logging.getLogger("dagster").setLevel(logging.WARNING)
     settings = load_settings()
     lakehouse = connect(settings)
-    prepare_dagster(settings, lakehouse.database)
+    prepare_dagster(settings)
     return 0 if run_submission(lakehouse, int(argument)) else 1
 
 
@@ -61,7 +62,7 @@ def _execute(instance: DagsterInstance, accepted: Accepted) -> ExecuteInProcessR
     return job.execute_in_process(
         instance=instance,
         partition_key=accepted.video_id,
-        run_config=accepted.run_config,
+        run_config={**accepted.run_config, **_QUIET},
         tags={**accepted.tags, **_LOCATION},
         raise_on_error=False,
     )

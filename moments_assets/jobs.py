@@ -7,7 +7,6 @@ import dagster as dg
 from moments_assets.audio import audio
 from moments_assets.clips import clips
 from moments_assets.moments import moments
-from moments_assets.partitions import videos
 from moments_assets.raw_video import raw_video
 from moments_assets.refined_moments import refined_moments
 from moments_assets.scene_cuts import scene_cuts
@@ -20,6 +19,5 @@ ASSETS = (raw_video, audio, transcript, scene_cuts, thumbnails, moments, clips, 
 process_video = dg.define_asset_job(
     "process_video",
     selection=dg.AssetSelection.assets(*ASSETS),
-    partitions_def=videos,
     description="Takes one video through every asset. What stands already is kept.",
 )

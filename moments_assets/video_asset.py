@@ -7,6 +7,7 @@ by name), and `step`. It returns a table; everything that assets share stands he
 # Without `from __future__ import annotations`: Dagster compares the type of `context` itself, not its name.
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 MAX_RETRIES = 2
 _RETRIES = dg.RetryPolicy(max_retries=MAX_RETRIES, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 _STEP = "step"
+
+# Both are in use since Dagster 1.5 and warn at every run that they may change; we pin Dagster's minor version.
+warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*data_version")
+warnings.filterwarnings("ignore", category=dg.PreviewWarning, message=".*partitions_def")
 
 
 @dataclass(frozen=True)

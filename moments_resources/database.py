@@ -64,18 +64,23 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the schema to this program's version. Processes that start together take turns."""
-        with self.lock(_MIGRATION_LOCK), self.begin() as connection:
-            if _schema_version(connection) == newest_migration():
-                return
-            _upgrade(connection)
+        if self._schema_version() == newest_migration():
+            return
+        with self.lock(_MIGRATION_LOCK):
+            if self._schema_version() != newest_migration():
+                with self.begin() as connection:
+                    _upgrade(connection)
 
     def schema_state(self) -> str:
         """A sentence on the schema. Raises ServiceError when it is not this program's."""
-        with self.begin() as connection:
-            found = _schema_version(connection)
+        found = self._schema_version()
         if found != newest_migration():
             raise ServiceError(f"The tables are at {found}, this program wants {newest_migration()}: run `moments up`.")
         return f"The tables are at version {found}, as they should be."
+
+    def _schema_version(self) -> str | None:
+        with self.begin() as connection:
+            return _schema_version(connection)
 
     @contextmanager
     def _own_connection(self) -> Iterator[Connection]:
