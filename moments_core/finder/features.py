@@ -70,12 +70,10 @@ def _block_similarity(rows: Matrix, width: int) -> Vector:
 def _depth(similar: Vector, reach: int) -> Vector:
     """How far the similarity lies below its highest value within `reach` to the left, plus the same to the right."""
     import numpy as np
-    from scipy.ndimage import maximum_filter1d
 
-    half = reach // 2
-    left = maximum_filter1d(similar, reach + 1, origin=half, mode="nearest")
-    right = maximum_filter1d(similar, reach + 1, origin=-half, mode="nearest")
-    return np.asarray(left + right - 2 * similar)
+    padded = np.pad(similar, reach, mode="edge")
+    highest = np.lib.stride_tricks.sliding_window_view(padded, reach + 1).max(axis=1)
+    return np.asarray(highest[: len(similar)] + highest[reach:] - 2 * similar)
 
 
 def _cues(said: Sequence[Passage]) -> dict[str, Vector]:

@@ -1,9 +1,9 @@
-"""The local moment finder: no model, no download, the same moments for the same video on every machine."""
+"""The local moment finder: no model, no download, and the same video gives the same moments again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from moments_core.content import VideoContent
@@ -68,7 +68,8 @@ class LocalFinder:
         said = passages(content)
         if not said:
             quiet = quiet_moments(content, least_s=_least_s(options), most_s=options.max_seconds)
-            return Found(_best(quiet, options.max_moments), NOTE)
+            kept = [replace(moment, span=_shortened(moment.span, options)) for moment in quiet]
+            return Found(_best(kept, options.max_moments), NOTE)
         return self._find_in_speech(content, said, options)
 
     def _fitted(self) -> Weights:
@@ -81,7 +82,7 @@ class LocalFinder:
         remark = ""
         if options.query is not None:
             parts, worth, remark = _steered(options.query, parts, worth, talk, _least_s(options))
-        spans = [_span(part, said, content, options) for part in parts]
+        spans = [_shortened(_span(part, said, content, options), options) for part in parts]
         named = titles(parts, said)
         moments = [Moment(*one) for one in zip(spans, named, worth, strict=True)]
         kept = _best(moments, options.max_moments)
@@ -125,14 +126,19 @@ def _steered(
 
 
 def _span(part: Part, said: Sequence[Passage], content: VideoContent, options: Options) -> Span:
-    """From the part's first passage to the next part, less a long silence, and never longer than asked for."""
+    """From the part's first passage to the next part, less a long silence."""
     start = said[part.first].start_ms
     end = said[part.last].start_ms if part.last < len(said) else max(passage.end_ms for passage in said[part.first :])
     span = Span(start, max(end, start + 1))
     end = _without_silence(span, said[part.last - 1].start_ms, content.silences, to_ms(_least_s(options)))
-    if options.max_seconds is not None:
-        end = min(end, start + max(1, to_ms(options.max_seconds)))
     return Span(start, end)
+
+
+def _shortened(span: Span, options: Options) -> Span:
+    """The start of the span, where one sentence or scene alone lasts longer than asked for."""
+    if options.max_seconds is None:
+        return span
+    return Span(span.start_ms, min(span.end_ms, span.start_ms + max(1, to_ms(options.max_seconds))))
 
 
 def _without_silence(span: Span, last_start_ms: int, silences: Sequence[Span], least_ms: int) -> int:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import log
 from typing import Final
 
 from moments_core.finder.passages import Passage
+from moments_core.finder.roles import Roles
 from moments_core.finder.text import WORD, stem
-from moments_core.finder.vocabulary import noise, word_list
+from moments_core.finder.vocabulary import CUES, noise, word_list
 
 MOST_WORDS = 4
-_CLAUSE: Final = re.compile(r"[.,;:!?()\[\]{}\"“”…–—]+(?:\s|$)|\s[-–—]\s|[()\[\]\"“”]")
+MOST_CANDIDATES = 40  # of one part; more never reached a title
+_CLAUSE: Final = re.compile(r"[.,;:!?…]+(?:\s|$)|\s[-–—]+\s|[—()\[\]{}\"“”]")
 # A phrase of two or three words says what is meant; one word is vague, four are often a chance run.
-_LENGTH_WORTH: Final = {1: 0.5, 2: 1.0, 3: 1.05, 4: 0.9}
+_LENGTH_WORTH: Final = {1: 0.55, 2: 1.0, 3: 1.05, 4: 0.9}
+_ADJECTIVE: Final = re.compile(r"(?:ous|ful|able|ible|less|ive|ed|ish)$")
+_LONE_ADJECTIVE: Final = re.compile(_ADJECTIVE.pattern.replace("ish", "ish|al|ic|ing|er|est"))
 
 Key = tuple[str, ...]
 
@@ -36,92 +40,146 @@ class _Tally:
 
     count: int = 0
     after_determiner: int = 0
-    early: int = 0
-    passages: set[int] = field(default_factory=set)
+    ends_run: int = 0
+    early: bool = False
+    announced: bool = False
+    last_place: int = -1
+    places: int = 0
+
+    def add(self, place: int, *, determined: bool, ends_run: bool, early: bool, announced: bool) -> None:
+        self.count += 1
+        self.after_determiner += determined
+        self.ends_run += ends_run
+        self.early |= early
+        self.announced |= announced
+        self.places += place != self.last_place
+        self.last_place = place
 
 
 class PhraseBook:
     """Every phrase of a video, counted by part, and how each word is usually written."""
 
     def __init__(self, said_by_part: Sequence[Sequence[Passage]]) -> None:
-        self._shut = noise() | word_list("never_in_title") | _common_words(said_by_part)
-        self._spelling: dict[str, Counter[str]] = defaultdict(Counter)
+        clauses = [[[list(clause) for clause in _clauses(p.text)] for p in part] for part in said_by_part]
+        flat = [clause for part in clauses for passage in part for clause in passage]
+        lowered = [[word.lower() for word in clause] for clause in flat]
+        self._shut = noise() | word_list("never_in_title") | _common_words(lowered)
+        self._roles = Roles(lowered)
+        self._spelling = _spellings(flat)
         self._forms: dict[Key, Counter[tuple[str, ...]]] = defaultdict(Counter)
-        self._tallies = [self._counted(part) for part in said_by_part]
+        self._tallies = [self._tallied(part, said) for part, said in zip(clauses, said_by_part, strict=True)]
         self._total: Counter[Key] = Counter()
-        for tally in self._tallies:
-            self._total.update({key: one.count for key, one in tally.items()})
+        for tallies in self._tallies:
+            self._total.update({key: tally.count for key, tally in tallies.items()})
         self._sizes = [max(1, sum(len(passage.terms) for passage in part)) for part in said_by_part]
 
     def candidates(self, part: int) -> list[Phrase]:
         """Phrases of the part, best first; a phrase that mostly stands within a longer one is left out."""
         tallies = self._tallies[part]
-        worth = {key: self._worth(key, tally, self._sizes[part]) for key, tally in tallies.items()}
         nested = _mostly_nested(tallies)
-        ranked = sorted((key for key in worth if key not in nested), key=lambda key: (-worth[key], key))
-        return [Phrase(key, self._shown(key), worth[key]) for key in ranked[:40]]
+        forms = {key: self._form(key) for key in tallies if key not in nested}
+        worth = {key: self._worth(key, form, tallies[key], self._sizes[part]) for key, form in forms.items()}
+        ranked = sorted(worth, key=lambda key: (-worth[key], key))[:MOST_CANDIDATES]
+        return [Phrase(key, self._shown(forms[key]), worth[key]) for key in ranked if worth[key] > 0]
 
-    def _counted(self, part: Sequence[Passage]) -> dict[Key, _Tally]:
+    def _tallied(self, part: Sequence[Sequence[list[str]]], said: Sequence[Passage]) -> dict[Key, _Tally]:
         tallies: dict[Key, _Tally] = defaultdict(_Tally)
-        for place, passage in enumerate(part):
-            for before, run in self._runs(passage.text):
-                for phrase, left in _grams(run, before):
-                    tally = tallies[tuple(stem(word.lower()) for word in phrase)]
-                    self._forms[tuple(stem(word.lower()) for word in phrase)][tuple(w.lower() for w in phrase)] += 1
-                    tally.count += 1
-                    tally.after_determiner += left in word_list("determiners")
-                    tally.early += place < max(3, len(part) // 8)
-                    tally.passages.add(place)
+        for place, (clauses, passage) in enumerate(zip(part, said, strict=True)):
+            announced = bool(CUES["topic"].search(passage.text.lower()))
+            for clause in clauses:
+                for gram in _grams(clause, self._shut):
+                    key = tuple(map(stem, gram.words))
+                    self._forms[key][gram.words] += 1
+                    tallies[key].add(
+                        place,
+                        determined=gram.before in word_list("determiners"),
+                        ends_run=gram.ends_run,
+                        early=place < max(3, len(part) // 8),
+                        announced=announced,
+                    )
         return tallies
 
-    def _runs(self, text: str) -> Iterator[tuple[str, list[str]]]:
-        """Maximal runs of words that may stand in a heading, each with the word before it."""
-        for clause in _CLAUSE.split(text.replace("’", "'")):
-            before, run = "", list[str]()
-            for index, word in enumerate(WORD.findall(clause)):
-                lower = word.lower()
-                if index:
-                    self._spelling[lower][word] += 1
-                else:
-                    self._spelling[lower][word if _is_name(word) else lower] += 0
-                if self._may_stand(lower):
-                    run.append(word)
-                    continue
-                if run:
-                    yield before, run
-                before, run = lower, []
-            if run:
-                yield before, run
+    def _form(self, key: Key) -> tuple[str, ...]:
+        """The words of the phrase as most often said."""
+        return max(self._forms[key].items(), key=lambda item: (item[1], item[0]))[0]
 
-    def _may_stand(self, lower: str) -> bool:
-        return lower not in self._shut and len(lower) <= 30 and not lower.endswith("n't")
+    def _shown(self, form: Sequence[str]) -> str:
+        return " ".join(self._spelling.get(word, word) for word in form).removesuffix("'s")
 
-    def _worth(self, key: Key, tally: _Tally, size: int) -> float:
+    def _worth(self, key: Key, form: Sequence[str], tally: _Tally, size: int) -> float:
         elsewhere = self._total[key] - tally.count
         others = max(1, sum(self._sizes) - size)
-        contrast = log(1 + (tally.count / size) / ((elsewhere + 0.5) / (others + size)))
-        often = log(1 + len(tally.passages)) ** 1.5
-        noun = 0.7 + 0.5 * tally.after_determiner / tally.count
-        early = 1.0 + 0.4 * min(1.0, tally.early)
-        generic: float = 0.5 ** sum(word in word_list("generic") for word in key)
-        return often * contrast * noun * early * generic * self._name_bonus(key) * _LENGTH_WORTH[len(key)]
+        ratio = (tally.count / size) / ((elsewhere + 0.5) / (others + size))
+        contrast = max(0.05, log(0.5 + ratio))  # 0.05: what the whole video speaks of is no heading of one part
+        often = float(log(1 + tally.places) ** 1.5)
+        where = 1.0 + 0.4 * tally.early + 0.3 * tally.announced
+        return often * contrast * where * self._as_noun(form, tally) * _LENGTH_WORTH[len(form)]
 
-    def _name_bonus(self, key: Key) -> float:
-        return 1.25 if any(_is_name(word) for word in self._shown(key).split()) else 1.0
+    def _as_noun(self, form: Sequence[str], tally: _Tally) -> float:
+        """How much the phrase behaves as one that names something."""
+        named = self._named(form)
+        if len(form) == 1 and not named and (tally.ends_run < 0.5 * tally.count or not tally.after_determiner):
+            return 0.0
+        generic: float = 0.5 ** sum(stem(word) in word_list("generic") for word in form)
+        adjective = 0.4 if not named and (_ADJECTIVE if len(form) > 1 else _LONE_ADJECTIVE).search(form[-1]) else 1.0
+        whole = 0.6 + 0.4 * tally.ends_run / tally.count
+        determined = 0.7 + 0.5 * tally.after_determiner / tally.count
+        nouns = self._roles.nounness(form[0]) * self._roles.nounness(form[-1])
+        return generic * adjective * whole * determined * nouns * (1.25 if named else 1.0)
 
-    def _shown(self, key: Key) -> str:
-        form = max(self._forms[key].items(), key=lambda item: (item[1], item[0]))[0]
-        return " ".join(self.spelled(word) for word in form)
-
-    def spelled(self, lower: str) -> str:
-        """The word as it is mostly written within a sentence, so that names and acronyms keep their capitals."""
-        seen = self._spelling[lower]
-        return max(seen.items(), key=lambda item: (item[1], item[0]))[0] if seen else lower
+    def _named(self, form: Sequence[str]) -> bool:
+        return any(_is_name(self._spelling.get(word, word)) for word in form)
 
 
-def _common_words(said_by_part: Sequence[Sequence[Passage]]) -> Set[str]:
+@dataclass(frozen=True, slots=True)
+class _Gram:
+    words: tuple[str, ...]
+    before: str
+    ends_run: bool
+
+
+def _clauses(text: str) -> Iterator[list[str]]:
+    for clause in _CLAUSE.split(text.replace("’", "'")):
+        if found := WORD.findall(clause):
+            yield found
+
+
+def _grams(clause: Sequence[str], shut: Set[str]) -> Iterator[_Gram]:
+    """Phrases of up to four words within a clause that could be a heading, each with the word before it."""
+    words = [word.lower() for word in clause]
+    first_shut = [index for index, word in enumerate(words) if word in shut or len(word) > 30 or word.endswith("n't")]
+    for start, end in zip([-1, *first_shut], [*first_shut, len(words)], strict=True):
+        for first in range(start + 1, end):
+            for last in range(first + 1, min(end, first + MOST_WORDS) + 1):
+                phrase = tuple(words[first:last])
+                if _reads_well(phrase):
+                    yield _Gram(phrase, words[first - 1] if first else "", ends_run=last == end)
+
+
+def _reads_well(phrase: Sequence[str]) -> bool:
+    if len(set(phrase)) < len(phrase) or phrase[0].isdecimal() or phrase[-1].endswith("ly"):
+        return False
+    if len(phrase) > 1:
+        return True
+    return len(phrase[0]) > 2 and not phrase[0][0].isdecimal() and stem(phrase[0]) not in word_list("generic")
+
+
+def _spellings(clauses: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Each word as it is mostly written within a clause, so that names and acronyms keep their capitals.
+
+    A clause's first word only counts where it is written with more than a capital first (UTXO, v30).
+    """
+    seen: dict[str, Counter[str]] = defaultdict(Counter)
+    for clause in clauses:
+        for index, word in enumerate(clause):
+            if index or word[1:] != word[1:].lower():
+                seen[word.lower()][word] += 1
+    return {lower: max(forms.items(), key=lambda item: (item[1], item[0]))[0] for lower, forms in seen.items()}
+
+
+def _common_words(clauses: Iterable[Sequence[str]]) -> Set[str]:
     """Where our list of stop words knows few of the words (another language), the most frequent short ones."""
-    counts = Counter(word.lower() for part in said_by_part for passage in part for word in WORD.findall(passage.text))
+    counts = Counter(word for clause in clauses for word in clause)
     total = counts.total()
     known = sum(count for word, count in counts.items() if word in noise())
     if known >= 0.25 * total:
@@ -129,40 +187,21 @@ def _common_words(said_by_part: Sequence[Sequence[Passage]]) -> Set[str]:
     return {word for word, count in counts.items() if count >= max(3, 0.01 * total) and len(word) <= 4}
 
 
-def _grams(run: Sequence[str], before: str) -> Iterator[tuple[Sequence[str], str]]:
-    """Every phrase of up to four words within a run that could be a heading, with the word before it."""
-    for first in range(len(run)):
-        for last in range(first + 1, min(len(run), first + MOST_WORDS) + 1):
-            phrase = run[first:last]
-            if _reads_well([word.lower() for word in phrase]):
-                yield phrase, run[first - 1].lower() if first else before
-
-
-def _reads_well(phrase: Sequence[str]) -> bool:
-    if len(set(phrase)) < len(phrase) or all(word.isdecimal() for word in phrase):
-        return False
-    if phrase[-1].endswith("ly") or (
-        len(phrase) == 1 and (len(phrase[0]) < 3 or stem(phrase[0]) in word_list("generic"))
-    ):
-        return False
-    return not phrase[0].isdecimal()
-
-
 def _mostly_nested(tallies: dict[Key, _Tally]) -> set[Key]:
     nested = set()
     for key, tally in tallies.items():
         for shorter in _inner(key):
-            if shorter in tallies and tally.count >= 2 and tally.count >= 0.6 * tallies[shorter].count:
+            if tally.count >= 2 and shorter in tallies and tally.count >= 0.6 * tallies[shorter].count:
                 nested.add(shorter)
     return nested
 
 
-def _inner(key: Key) -> Iterable[Key]:
+def _inner(key: Key) -> Iterator[Key]:
     for size in range(1, len(key)):
         for first in range(len(key) - size + 1):
             yield key[first : first + size]
 
 
 def _is_name(word: str) -> bool:
-    """Capitals or digits inside a word (UTXO, LoRa, v30) or a capital first."""
-    return word != word.lower()
+    """A capital or digit anywhere (Lightning, UTXO, v30)."""
+    return word != word.lower() or any(letter.isdigit() for letter in word)

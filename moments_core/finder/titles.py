@@ -11,7 +11,8 @@ from moments_core.time import clock
 
 LONGEST = 80  # characters
 MOST_WORDS = 8
-SECOND_WORTH = 0.45  # of the best phrase's worth, for a second one to stand beside it
+# Of the best phrase's worth, for a second one to stand beside it: one word alone says little, so it takes more.
+SECOND_BESIDE_WORD, SECOND_BESIDE_PHRASE = 0.25, 0.6
 
 
 def titles(parts: Sequence[Part], said: Sequence[Passage]) -> list[str]:
@@ -40,7 +41,8 @@ def _headings(candidates: Sequence[Phrase]) -> list[str]:
 
 
 def _goes_with(other: Phrase, phrase: Phrase) -> bool:
-    return other.worth >= SECOND_WORTH * phrase.worth and not set(other.key) & set(phrase.key)
+    share = SECOND_BESIDE_WORD if len(phrase.key) == 1 else SECOND_BESIDE_PHRASE
+    return other.worth >= share * phrase.worth and not set(other.key) & set(phrase.key)
 
 
 def _sentence_case(text: str) -> str:

@@ -19,7 +19,7 @@ _POWER_ROUNDS = 3  # of the randomised SVD; more changed no score
 
 @dataclass(frozen=True, slots=True)
 class TopicSpace:
-    """`tfidf`: passages x terms, rows of length 1, sparse; `topics`: passages x at most 48; `basis`: terms x the same."""
+    """`tfidf`: passages x terms, sparse, rows of length 1; `topics`: passages x at most 48; `basis`: terms x these."""
 
     vocabulary: dict[str, int]
     idf: Matrix

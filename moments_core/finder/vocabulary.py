@@ -12,7 +12,16 @@ from functools import cache
 from importlib import resources
 from typing import Final, Literal
 
-WordList = Literal["stop_words", "fillers", "determiners", "generic", "never_in_title"]
+WordList = Literal[
+    "stop_words",
+    "fillers",
+    "determiners",
+    "generic",
+    "never_in_title",
+    "before_verb",
+    "after_verb",
+    "before_noun",
+]
 
 
 @cache
