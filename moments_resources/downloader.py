@@ -1,0 +1,216 @@
+"""Fetches one video of a URL into a folder, with its captions and what its page says about it."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import urldefrag
+
+from moments_core.errors import MomentsError, NetworkError, SourceError
+from moments_core.source import parse_url, redacted
+from moments_resources.address_guard import AddressGuard, Policy, policy
+from moments_resources.download_failures import download_failure
+from moments_resources.fetched import Captions, Fetched, Info, choose_captions, described, duration_ms
+from moments_resources.guarded_ytdlp import open_ytdlp, plain
+from moments_resources.sites import identify
+
+__all__ = ["Captions", "Downloader", "Fetched", "Limits", "Progress", "identify"]
+
+Progress: TypeAlias = Callable[[int, int | None], None]  # bytes so far, bytes in all if they are known
+
+MAX_PAGES = 60  # requests until the video is found; YouTube takes about ten
+MAX_CAPTION_BYTES = 16 * 1024 * 1024  # ten hours of automatic captions with word times have 6 MB
+_EXTENSION = re.compile("mp4|m4v|mov|webm|mkv|ogv|ogg|avi|flv|ts|mpg|wmv|3gp|m4a|mp3|opus|aac|wav|flac")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one fetch may take.
+
+    `max_bytes` counts what arrives, over all files. `max_duration_ms` holds against the page's own statement;
+    None: no limit. `max_seconds` ends a fetch whose server drips. A request is repeated `retries` times, after
+    `retry_wait_s`, twice that, and so on.
+    """
+
+    max_bytes: int = 20 * 1024**3
+    max_duration_ms: int | None = 12 * 3_600_000
+    max_seconds: float = 4 * 3600.0
+    allow_private_hosts: bool = False
+    timeout_s: float = 20.0
+    retries: int = 3
+    retry_wait_s: float = 1.0
+
+
+class Downloader:
+    """yt-dlp behind an `AddressGuard`. `is_allowed` overrides the policy that `limits` names."""
+
+    def __init__(self, limits: Limits | None = None, *, is_allowed: Policy | None = None) -> None:
+        self._limits = limits or Limits()
+        self._is_allowed = is_allowed or policy(allow_private=self._limits.allow_private_hosts)
+
+    def fetch(self, url: str, folder: Path, *, on_progress: Progress | None = None) -> Fetched:
+        """Fetch the video of `url` into `folder` as `video.…`, and `audio.…` where the sound is apart.
+
+        Nothing is left in `folder` when it fails. Raises SourceError (permanent), NetworkError and ResourceError
+        (transient).
+        """
+        normal_url = parse_url(url)
+        with (
+            AddressGuard(self._is_allowed) as guard,
+            tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch,
+        ):
+            fetch = _Fetch(urldefrag(url).url, guard, self._limits, on_progress)
+            with fetch.session:
+                return fetch.run(Path(scratch), folder, normal_url)
+
+
+class _Fetch:
+    """One fetch: its session, its clock and its count of bytes."""
+
+    def __init__(self, url: str, guard: AddressGuard, limits: Limits, on_progress: Progress | None) -> None:
+        self._url = url
+        self._guard = guard
+        self._limits = limits
+        self._tell = on_progress
+        self._ends_at = time.monotonic() + limits.max_seconds
+        self._bytes_before = 0  # of the files that are complete
+        self._resolving = True  # until it is known which files make the video
+        self._caller_error: Exception | None = None
+        self.session = open_ytdlp(
+            proxy_url=guard.proxy_url,
+            timeout_s=limits.timeout_s,
+            retries=limits.retries,
+            retry_wait_s=limits.retry_wait_s,
+            on_progress=self._count,
+            check=self._check,
+        )
+
+    def run(self, scratch: Path, folder: Path, normal_url: str) -> Fetched:
+        with self._failures_of_ours():
+            info = self._video(self._url)
+        self._resolving = False
+        self._refuse_unfit(info)
+        with self._failures_of_ours():
+            paths = [self._save(track, scratch / name) for track, name in _tracks(info)]
+        captions, note = self._captions(info, scratch)
+        notes = tuple(filter(None, (note, *self.session.params["logger"].warnings)))
+        kept = [path.replace(folder / path.name) for path in paths]
+        return described(info, normal_url, kept, captions, notes)
+
+    @contextmanager
+    def _failures_of_ours(self) -> Iterator[None]:
+        try:
+            yield
+        except MomentsError:
+            raise
+        except Exception as error:  # 1,750 extractors over hostile pages raise whatever Python can
+            if error is self._caller_error:
+                raise
+            raise download_failure(
+                error, url=self._url, refused=self._guard.refused, last_failure=self.session.last_failure
+            ) from error
+
+    def _video(self, url: str) -> Info:
+        """The one video of a page; a list of one is that one."""
+        info = self.session.extract_info(url, download=False)
+        for _ in range(3):  # a list in a list in a list is nobody's video page
+            if info and info.get("_type", "video") == "video":
+                return dict(info)
+            entry = self._only_entry(info or {})
+            unresolved = str(entry.get("_type", "")).startswith("url")
+            info = self.session.extract_info(str(entry["url"]), download=False) if unresolved else entry
+        raise SourceError(f"{redacted(self._url)} is a list of lists: submit the address of one video.")
+
+    def _only_entry(self, info: Info) -> Info:
+        entries = [entry for entry in info.get("entries") or () if entry]
+        count = info.get("playlist_count") or 0  # 0: the site does not say
+        if count > 1 or len(entries) > 1:
+            raise SourceError(f"This address is a list of {count or 'several'} videos: submit each of them.")
+        if not entries:
+            raise SourceError(f"{redacted(self._url)} is an empty list: submit the address of a video.")
+        return dict(entries[0])
+
+    def _refuse_unfit(self, info: Info) -> None:
+        shown = redacted(self._url)
+        if info.get("is_live") or info.get("live_status") in ("is_live", "is_upcoming", "post_live"):
+            raise SourceError(f"{shown} is a live stream: submit it when it is over.")
+        lasts_ms, longest_ms = duration_ms(info), self._limits.max_duration_ms
+        if lasts_ms and longest_ms and lasts_ms > longest_ms:
+            raise SourceError(
+                f"{shown} lasts {lasts_ms // 60_000} minutes, more than the limit of {longest_ms // 60_000}: "
+                "submit a shorter one.",
+                duration_ms=lasts_ms,
+            )
+        for track, _ in _tracks(info):
+            self._refuse_larger(int(track.get("filesize") or 0))
+
+    def _refuse_larger(self, count: int) -> None:
+        if count > self._limits.max_bytes:
+            limit = f"{self._limits.max_bytes / 1e6:,.1f} MB"
+            raise SourceError(f"{redacted(self._url)} is larger than the limit of {limit}: submit a smaller file.")
+
+    def _save(self, track: Info, target: Path) -> Path:
+        if not self.session.save(track, target) or not target.is_file() or not target.stat().st_size:
+            raise NetworkError(f"{redacted(self._url)} ended without a file: try again later.")
+        self._bytes_before += target.stat().st_size
+        return target
+
+    def _count(self, state: Info) -> None:
+        """Called by yt-dlp for each 64 KiB: its own size limit trusts the Content-Length, and fails silently."""
+        self._check()
+        done = self._bytes_before + int(state.get("downloaded_bytes") or 0)
+        total = state.get("total_bytes")
+        self._refuse_larger(max(done, self._bytes_before + int(total or 0)))
+        if self._tell is None:
+            return
+        try:
+            self._tell(done, None if total is None else self._bytes_before + int(total))
+        except Exception as error:
+            self._caller_error = error  # theirs, to be raised as it is
+            raise
+
+    def _check(self) -> None:
+        if self._resolving and self.session.requests > MAX_PAGES:
+            raise SourceError(f"{redacted(self._url)} leads from page to page without end: submit the video's own.")
+        if time.monotonic() > self._ends_at:
+            seconds = round(self._limits.max_seconds)
+            raise NetworkError(f"{redacted(self._url)} was not fetched within {seconds} seconds: try again later.")
+
+    def _captions(self, info: Info, scratch: Path) -> tuple[Captions | None, str]:
+        """The track and "", or None and why a track that is offered could not be had; the video is worth more."""
+        choice = choose_captions(info)
+        if choice is None:
+            return None, ""
+        language, kind, track = choice
+        try:
+            with self._failures_of_ours():
+                text = self._caption_text(track, scratch / "captions.vtt")
+        except (SourceError, NetworkError) as error:
+            return None, plain(f"The {kind} captions ({language}) are missing: {error}")
+        return Captions(language, kind, text), ""
+
+    def _caption_text(self, track: Info, target: Path) -> str:
+        if track.get("data"):
+            return str(track["data"])[:MAX_CAPTION_BYTES]
+        self._tell = None  # the caller counts the video's bytes
+        self.session.save(track, target)
+        if target.stat().st_size > MAX_CAPTION_BYTES:
+            raise SourceError(f"the track is larger than {MAX_CAPTION_BYTES >> 20} MB.")
+        return target.read_text("utf-8", errors="replace")
+
+
+def _tracks(info: Info) -> list[tuple[Info, str]]:
+    """What has to be fetched, and the file name for each: names are ours, never the page's."""
+    formats = info.get("requested_formats") or [info]
+    return [(track, f"{name}.{_extension(track)}") for track, name in zip(formats, ("video", "audio"), strict=False)]
+
+
+def _extension(track: Info) -> str:
+    extension = str(track.get("ext")).lower()
+    return extension if _EXTENSION.fullmatch(extension) else "media"
