@@ -68,7 +68,8 @@ def opened(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[InputContain
 
     if not path.is_file():
         raise MediaError(f"There is no file {path.name}.", file=path.name)
-    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS, "max_pixels": str(max_pixels)}
+    pixels = {"max_pixels": str(max_pixels)}
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS, **pixels}
     try:
         container = av.open(f"file:{path}", options=options, metadata_errors="replace")
     except av.error.FFmpegError as error:
@@ -79,6 +80,10 @@ def opened(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[InputContain
             cause=str(error),
         ) from error
     with container:
+        for stream in container.streams.video:
+            # `options` guard the decoders of the probing alone, not those that decode for us.
+            if stream.codec_context is not None:
+                stream.codec_context.options = pixels
         yield container
 
 

@@ -10,19 +10,21 @@ from typing import Any
 
 from moments_core.errors import MediaError
 from moments_core.time import Span, clock, to_seconds
-from moments_resources.media.clock import clock_keepers
+from moments_resources.media.clock import clock_keepers, constant_rate
 from moments_resources.media.container import compiled, guarded_input, opened, picture_stream
 from moments_resources.media.probe import VideoProbe
 from moments_resources.media.runner import FfmpegRunner, ProgressCallback, whole_file
 
-# Rates between these are kept. More than 60/s no common screen shows. A slower one is multiplied by a whole
-# number: the frames stay where they are, and the end of the clip is exact to 1/24 s.
-_LOWEST_RATE, _HIGHEST_RATE = 24, 60
+_LOWEST_RATE = 24
 
 # Formats without an index of key frames: a seek lands anywhere, and decoding can only start at the next key frame.
 # Broadcasts have one at least every 2-5 s, common encoders every 250 frames (10 s).
 _UNINDEXED = frozenset({"mpegts", "mpeg", "mpegvideo", "flv", "ogg", "asf"})
 _UNINDEXED_PREROLL_MS = 12_000
+
+# Where the sound outlasts the picture, reading starts this far before the picture's end: 1 s holds a frame in
+# nearly every video, and the key frame before it is found anyway.
+_LAST_PICTURE_MS = 1000
 
 _SAMPLE_RATE = 48_000
 
@@ -103,62 +105,79 @@ def check_command(path: Path) -> list[str]:
 
 
 def output_rate(probe: VideoProbe) -> Fraction:
-    """Constant frame rate of clips of this video, 24..60."""
-    rate = probe.frame_rate
-    if probe.variable_frame_rate:
-        # Slides last seconds and then a cursor moves: the mean says little, so the picture may change every 1/30 s.
-        rate = max(rate, Fraction(30))
-    if rate > _HIGHEST_RATE:
-        return rate / ceil(rate / _HIGHEST_RATE)
+    """Constant frame rate of clips of this video: about 24..60.
+
+    A slower one is multiplied by a whole number: the frames stay where they are, and the end of a clip is exact
+    to 1/24 s.
+    """
+    rate = constant_rate(probe)
     return rate * ceil(_LOWEST_RATE / rate)
 
 
 def clip_command(source: Path, span: Span, target: Path, probe: VideoProbe) -> list[str]:
     """Seeks to a key frame before `span`, and lets filters, which count in time, do the exact cut."""
-    preroll = _UNINDEXED_PREROLL_MS if probe.container in _UNINDEXED else 0
-    seek_ms = max(0, span.start_ms - preroll)
+    seek_ms = _seek_ms(span, probe)
     # ffmpeg's own exact seek drops the frame that is on screen when the span starts: on a slide of 10 s the clip
     # began with the next slide. At 0 no seek at all: in MPEG-TS it went to the second key frame.
     seek: dict[str, object] = {"ss": to_seconds(seek_ms), "noaccurate_seek": None} if seek_ms else {}
     node = guarded_input(source, **seek)
-    offset_s, length_s = to_seconds(span.start_ms - seek_ms), to_seconds(span.length_ms)
-    rate = output_rate(probe)
-    used = {probe.video_index} | ({probe.audio_index} if probe.audio_index is not None else set())
-    streams = [_picture(node[str(probe.video_index)], probe, rate, offset_s, span)]
+    rate, inside = output_rate(probe), Span(span.start_ms - seek_ms, span.end_ms - seek_ms)
+    streams = [_picture(node[str(probe.video_index)], inside, rate, probe)]
+    used = {probe.video_index}
     if probe.audio_index is not None:
-        streams.append(_sound(node[str(probe.audio_index)], offset_s, length_s))
-    return compiled(
-        [
-            _encoded(streams, target, rate),
-            *clock_keepers(node, probe, used=used, t=offset_s + length_s),
-        ]
-    )
+        streams.append(_sound(node[str(probe.audio_index)], inside))
+        used.add(probe.audio_index)
+    others = clock_keepers(node, probe, used=used, t=to_seconds(inside.end_ms))
+    return compiled([_encoded(streams, target, rate), *others])
 
 
-def _picture(node: Any, probe: VideoProbe, rate: Fraction, offset_s: float, span: Span) -> Any:
-    frames = max(1, round(span.length_ms * rate / 1000))
-    width, height = _even(probe.width), _even(probe.height)
-    return (
-        node.filter("fps", f"{rate.numerator}/{rate.denominator}")
-        # The last picture stays for as long as anybody asks; then the second `fps` starts the clip at the span's
-        # own start, with the frame that is on screen then.
+def _seek_ms(span: Span, probe: VideoProbe) -> int:
+    """Where to start to read: at or before the span, and where there is a picture to decode."""
+    preroll = _UNINDEXED_PREROLL_MS if probe.container in _UNINDEXED else 0
+    return max(0, min(span.start_ms, probe.picture_end_ms - _LAST_PICTURE_MS) - preroll)
+
+
+def _picture(node: Any, inside: Span, rate: Fraction, probe: VideoProbe) -> Any:
+    frames = max(1, round(inside.length_ms * rate / 1000))
+    constant = f"{rate.numerator}/{rate.denominator}"
+    steady = (
+        # The span's start becomes 0, and so a point of the grid of constant frames.
+        node.filter("setpts", f"PTS-{to_seconds(inside.start_ms)}/TB")
+        .filter("fps", constant)
+        # The last picture stays for as long as anybody asks.
         .filter("tpad", stop=-1, stop_mode="clone")
-        .filter("fps", f"{rate.numerator}/{rate.denominator}", start_time=offset_s)
-        .filter("setpts", "PTS-STARTPTS")
+        # Drops what lies before 0; where the picture starts later, its first frame fills the time up to it.
+        .filter("fps", constant, start_time=0)
         .filter("trim", end_frame=frames)
-        .filter("scale", width, height)
-        .filter("setsar", 1)
-        .filter("format", "yuv420p")
+    )
+    shown = _tone_mapped(steady, probe.hdr).filter("scale", *_even_size(probe))
+    return shown.filter("setsar", 1).filter("format", "yuv420p")
+
+
+def _tone_mapped(node: Any, hdr: str | None) -> Any:
+    """High dynamic range (of transfer function `hdr`) brought to a normal screen's."""
+    if hdr is None:
+        return node
+    return (
+        # 203 cd/m2 is the white of graphics in HDR (ITU-R BT.2408): it becomes the white of the clip.
+        node.filter("zscale", transferin=hdr, primariesin="bt2020", matrixin="bt2020nc", transfer="linear", npl=203)
+        .filter("format", "gbrpf32le")
+        .filter("zscale", primaries="bt709")
+        .filter("tonemap", "mobius", desat=0)
+        .filter("zscale", transfer="bt709", matrix="bt709", range="tv")
     )
 
 
-def _sound(node: Any, offset_s: float, length_s: float) -> Any:
+def _sound(node: Any, inside: Span) -> Any:
+    start_s = to_seconds(inside.start_ms)
     return (
-        node.filter("aresample", _SAMPLE_RATE, **{"async": 1, "first_pts": round(offset_s * _SAMPLE_RATE)})
-        .filter("asetpts", "PTS-STARTPTS")
+        # Not by `first_pts`: asked to drop 5.5 s, the resampler dropped 6.
+        node.filter("atrim", start=start_s)
+        .filter("asetpts", f"PTS-{start_s}/TB")
+        .filter("aresample", _SAMPLE_RATE, **{"async": 1, "first_pts": 0})
         .filter("aformat", channel_layouts="stereo")
         .filter("apad")
-        .filter("atrim", end=length_s)
+        .filter("atrim", end=to_seconds(inside.length_ms))
     )
 
 
@@ -186,9 +205,9 @@ def _encoded(streams: list[Any], target: Path, rate: Fraction) -> Any:
     )
 
 
-def _even(pixels: int) -> int:
-    """H.264 in 4:2:0 has no odd sizes."""
-    return max(2, pixels + pixels % 2)
+def _even_size(probe: VideoProbe) -> tuple[int, int]:
+    """H.264 in 4:2:0 has no odd sizes: one pixel is added."""
+    return max(2, probe.width + probe.width % 2), max(2, probe.height + probe.height % 2)
 
 
 def _clip_report(path: Path, cpu_s: float) -> ClipReport:

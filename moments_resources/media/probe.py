@@ -19,13 +19,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-# 12 h: the longest upload that the large video sites take.
-MAX_DURATION_MS = 12 * 3600 * 1000
-# 12 h of video at 20 Mbit/s, rounded up.
-MAX_BYTES = 128 * 1024**3
-
-# SMPTE ST 2084 (PQ) and ARIB STD-B67 (HLG) in ITU-T H.273's table of transfer characteristics.
-_HDR_TRANSFERS = frozenset({16, 18})
+# Transfer characteristics of high dynamic range in ITU-T H.273: PQ and HLG, by ffmpeg's names.
+_HDR_TRANSFERS = {16: "smpte2084", 18: "arib-std-b67"}
 
 StreamKind = Literal["video", "audio", "subtitle", "data", "attachment", "picture", "unknown"]
 
@@ -46,17 +41,20 @@ class VideoProbe:
     """What is known of a video without decoding more than its first picture.
 
     `width` and `height` are those of the shown picture: rotated, and with square pixels. `fps` is the mean
-    rate. `video_index` and `audio_index` name the streams that a player would choose. `start_us` is the
-    container's start time, in microseconds: 0 ms on the clock of everything that is measured on this video.
+    rate. `hdr` is the transfer function of a picture of high dynamic range, by ffmpeg's name. `video_index` and
+    `audio_index` name the streams that a player would choose. `start_us` is the container's start time, in
+    microseconds: 0 ms on the clock of everything that is measured on this video. `picture_end_ms` may lie before
+    `duration_ms`, where the sound goes on alone.
     """
 
     duration_ms: int
+    picture_end_ms: int
     width: int
     height: int
     frame_rate: Fraction
     variable_frame_rate: bool
     rotation: int
-    hdr: bool
+    hdr: str | None
     bytes: int
     container: str
     video_codec: str
@@ -78,11 +76,11 @@ class VideoProbe:
 def probe_video(
     path: Path,
     *,
-    max_duration_ms: int = MAX_DURATION_MS,
-    max_bytes: int = MAX_BYTES,
+    max_duration_ms: int | None = None,
+    max_bytes: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> VideoProbe:
-    """Read what `path` is, or refuse it.
+    """Read what `path` is, or refuse it. No limit on length and size unless one is given.
 
     Raises:
         MediaError: it is no video, is cut off, can't be decoded, or is over a limit.
@@ -95,17 +93,17 @@ def probe_video(
         video = _picture(path, container, max_pixels)
         timing = read_timing(container, video)
         if timing.first_frame is None:
-            raise _undecodable(path, container, video)
+            raise _undecodable(path, video, timing, max_pixels)
         _refuse_cut_off(path, timing)
         _refuse_duration(path, timing.duration_ms, max_duration_ms)
         return _described(path, container, video, timing, timing.first_frame)
 
 
-def _refuse_size(path: Path, max_bytes: int) -> None:
+def _refuse_size(path: Path, max_bytes: int | None) -> None:
     if not path.is_file():
         raise MediaError(f"There is no file {path.name}.", file=path.name)
     size = path.stat().st_size
-    if size > max_bytes:
+    if max_bytes is not None and size > max_bytes:
         raise MediaError(
             f"{path.name} has {size / 1e9:.1f} GB, over the limit of {max_bytes / 1e9:.1f} GB: "
             "submit a smaller encoding of it.",
@@ -135,38 +133,40 @@ def _picture(path: Path, container: InputContainer, max_pixels: int) -> VideoStr
     return video
 
 
-def _undecodable(path: Path, container: InputContainer, video: VideoStream) -> MediaError:
-    tag = video.codec_context.codec_tag
-    if tag in {"encv", "drmi"} or "encryption" in container.metadata:
-        return MediaError(f"{path.name} is encrypted: submit an unprotected copy.", codec_tag=tag)
+def _undecodable(path: Path, video: VideoStream, timing: Timing, max_pixels: int) -> MediaError:
+    """Why not even the first picture came out."""
+    name, codec = path.name, video.codec_context.name
+    if timing.encrypted:
+        return MediaError(f"{name} is encrypted: submit an unprotected copy.", codec=codec)
+    if not video.width:
+        return MediaError(
+            f"{name} has pictures of no size, or over the limit of {max_pixels} pixels: submit a smaller encoding.",
+            codec=codec,
+            limit=max_pixels,
+        )
     return MediaError(
-        f"{path.name} has no picture that can be decoded ({video.codec_context.name}): fetch it again, or convert it.",
-        codec=video.codec_context.name,
-        codec_tag=tag,
+        f"{name} has no picture that can be decoded ({codec}): fetch it again, or convert it.", codec=codec
     )
 
 
 def _refuse_cut_off(path: Path, timing: Timing) -> None:
     missing = missing_bytes(path)
-    if missing:
-        raise _cut_off(path, _ends(timing), missing_bytes=missing)
-    if timing.stops_early:
-        raise _cut_off(path, _ends(timing))
-
-
-def _ends(timing: Timing) -> str:
-    says = "nothing of its length" if timing.declared_ms is None else clock(timing.declared_ms)
-    return f"its header says {says} and its data ends at {clock(timing.end_ms)}"
+    if not missing and not timing.stops_early:
+        return
+    ends = f"its data ends at {clock(timing.end_ms)}"
+    if timing.declared_ms is not None and timing.declared_ms // 1000 > timing.end_ms // 1000:
+        ends = f"its header says {clock(timing.declared_ms)} and {ends}"
+    raise _cut_off(path, ends, missing_bytes=missing, declared_ms=timing.declared_ms, end_ms=timing.end_ms)
 
 
 def _cut_off(path: Path, evidence: str, **facts: object) -> MediaError:
     return MediaError(f"{path.name} is cut off: {evidence}. Fetch it again.", file=path.name, **facts)
 
 
-def _refuse_duration(path: Path, duration_ms: int, max_duration_ms: int) -> None:
+def _refuse_duration(path: Path, duration_ms: int, max_duration_ms: int | None) -> None:
     if duration_ms <= 0:
         raise MediaError(f"{path.name} has no length: fetch it again.", file=path.name)
-    if duration_ms > max_duration_ms:
+    if max_duration_ms is not None and duration_ms > max_duration_ms:
         raise MediaError(
             f"{path.name} lasts {clock(duration_ms)}, over the limit of {clock(max_duration_ms)}: "
             "submit it in shorter parts.",
@@ -182,12 +182,13 @@ def _described(
     width, height = shown_size(first, video.sample_aspect_ratio)
     return VideoProbe(
         duration_ms=timing.duration_ms,
+        picture_end_ms=timing.picture_end_ms,
         width=width,
         height=height,
         frame_rate=timing.frame_rate,
         variable_frame_rate=timing.variable_frame_rate,
         rotation=first.rotation % 360,
-        hdr=int(first.color_trc) in _HDR_TRANSFERS,
+        hdr=_HDR_TRANSFERS.get(int(first.color_trc)),
         bytes=path.stat().st_size,
         container=container.format.name,
         video_codec=video.codec_context.name,

@@ -11,11 +11,13 @@ from moments_core.time import Span, to_seconds
 from moments_resources.media.clock import clock_keepers
 from moments_resources.media.container import compiled, guarded_input
 from moments_resources.media.levels import INAUDIBLE_DB, SAMPLE_RATE, LevelMeter
-from moments_resources.media.probe import VideoProbe
+from moments_resources.media.probe import VideoProbe, probe_video
 from moments_resources.media.runner import FfmpegRunner, ProgressCallback, whole_file
 
 # EBU R 128 gates blocks below -70 LUFS: a programme at the gate holds nothing that was heard.
 _GATE_LUFS = -70.0
+# What is shorter than one block has no loudness, however loud it is.
+_GATING_BLOCK_MS = 400
 
 # The pass runs at 200-400 times real time; a machine twenty times as slow under full load still makes it.
 _TIMEOUT_S = 120.0
@@ -32,7 +34,7 @@ _SUMMARY = {
 class SoundReport:
     """Measures of a sound.
 
-    `loudness_lufs` and `loudness_range_lu` by EBU R 128 and `peak_dbfs` (sample peak) on the original channels;
+    `loudness_lufs` and `loudness_range_lu` by EBU R 128 and `peak_db` (sample peak) on the original channels;
     `rms_db` (one value a second) and `silences` on the mono mix. `is_silent`: nothing in it can be heard.
     """
 
@@ -40,7 +42,7 @@ class SoundReport:
     silences: tuple[Span, ...]
     loudness_lufs: float
     loudness_range_lu: float
-    peak_dbfs: float
+    peak_db: float
     rms_db: tuple[float, ...]
     is_silent: bool
     cpu_s: float
@@ -50,18 +52,20 @@ def extract_audio(
     runner: FfmpegRunner,
     source: Path,
     target_flac: Path,
-    probe: VideoProbe,
+    probe: VideoProbe | None = None,
     *,
     on_progress: ProgressCallback | None = None,
 ) -> SoundReport:
     """Write the sound as FLAC (16 kHz, mono, 16 bit) on the video's clock, and measure it.
 
     Sound that starts after the picture is preceded by silence, and gaps are filled, so that a sample's position
-    is its time in the video. No part of `target_flac` is left behind by a failure.
+    is its time in the video. `probe` is what `probe_video` said of `source`; asked for anew where it is left
+    out. No part of `target_flac` is left behind by a failure.
 
     Raises:
         MediaError: the video has no sound, or it can't be decoded.
     """
+    probe = probe or probe_video(source)
     meter = LevelMeter()
     with whole_file(target_flac) as part:
         finished = runner.run(
@@ -106,14 +110,15 @@ def _measures(summary: str) -> dict[str, float]:
 
 
 def _report(meter: LevelMeter, measures: dict[str, float], cpu_s: float) -> SoundReport:
-    silent = measures["peak"] < INAUDIBLE_DB or measures["loudness"] <= _GATE_LUFS
+    gated = measures["loudness"] <= _GATE_LUFS and meter.duration_ms >= _GATING_BLOCK_MS
+    silent = measures["peak"] < INAUDIBLE_DB or gated
     whole = (Span(0, meter.duration_ms),) if meter.duration_ms else ()
     return SoundReport(
         duration_ms=meter.duration_ms,
         silences=whole if silent else meter.silences(),
         loudness_lufs=measures["loudness"],
         loudness_range_lu=measures["range"],
-        peak_dbfs=measures["peak"],
+        peak_db=measures["peak"],
         rms_db=meter.rms_db(),
         is_silent=silent,
         cpu_s=cpu_s,

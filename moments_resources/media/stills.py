@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 # Decoding 2 s forward costs less than a seek, which decodes half a group of pictures (1-5 s) on average.
 _FORWARD_MS = 2000
+
+# Tried in turn: the key frame before the time; group of pictures of a broadcast; of common encoders.
+_STEPS_BACK_MS = (0, 3000, 12_000)
+_BEFORE_ALL_US = -(10**12)
 
 # MJPEG quantisers: 2 is visually lossless, 31 the coarsest.
 _STILL_QUANTISER = 4
@@ -108,8 +113,28 @@ class _FrameReader:
         return self._last
 
     def _seek(self, time_ms: int) -> None:
-        self._container.seek(self._start_us + time_ms * 1000, backward=True)
-        self._frames = _decodable(self._container, self._video)
+        """Go to where decoding gives a frame at or before `time_ms`, or to the video's first frame.
+
+        In a file without an index of key frames (MPEG-TS) a seek lands anywhere: the first frame shows whether it
+        was far enough back.
+        """
+        for back_ms in (*_STEPS_BACK_MS, time_ms):
+            target_ms = max(0, time_ms - back_ms)
+            self._seek_container(target_ms)
+            self._frames = _decodable(self._container, self._video)
+            first = next(self._frames, None)
+            if first is not None and (self.time_ms(first) <= time_ms or target_ms == 0):
+                self._frames, self._last = chain([first], self._frames), first
+                return
+
+    def _seek_container(self, target_ms: int) -> None:
+        import av
+
+        try:
+            self._container.seek(self._start_us + target_ms * 1000 if target_ms else _BEFORE_ALL_US, backward=True)
+        except av.error.FFmpegError:
+            # AVI refuses times before its start, MPEG-TS passes over its first picture without one.
+            self._container.seek(self._start_us, backward=True)
 
 
 def _decodable(container: InputContainer, video: VideoStream) -> Iterator[VideoFrame]:
@@ -119,7 +144,7 @@ def _decodable(container: InputContainer, video: VideoStream) -> Iterator[VideoF
     for packet in container.demux(video):
         try:
             yield from packet.decode()
-        except av.error.InvalidDataError:
+        except av.error.FFmpegError:
             continue
 
 
