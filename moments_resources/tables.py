@@ -64,7 +64,7 @@ pipeline_history = Table(
     Column("attempt_id", BigInteger, Identity(always=True), primary_key=True, comment="Number of the attempt."),
     _optional("video_id", Text, "The video, where its name is known."),
     _required("asset", Text, "The asset; raw_video, with no video_id, for a submission that was refused."),
-    _required("attempt", Integer, "1, 2, … for this video and asset; the highest one alone may commit."),
+    _required("attempt", Integer, "1, 2, … for this video and asset; an open one alone may commit."),
     _required("outcome", Text, "running, completed, reused, retrying, failed or cancelled."),
     Column("class", Text, nullable=True, comment="Failure class: permanent, transient, cancelled or budget."),
     _optional("cause", Text, "One sentence: what went wrong and what to do."),
@@ -124,6 +124,37 @@ generation_configs = Table(
     _required("config", JSONB, "Maker, parameters and options that moments were found with."),
     _required("first_used_at", DateTime(timezone=True), "When.", server_default=func.now()),
     comment="Each way in which moments were ever found, stored once.",
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("key", Text, primary_key=True, comment="What the model is called in options and settings."),
+    _required("kind", Text, "asr, chat or vision."),
+    _optional("served_name", Text, "The name that its server knows."),
+    _optional("path", Text, "Path on the server; empty: /transcribe for asr, else /v1."),
+    _optional("remote_host", Text, "Host of the server, as seen from the SSH host; empty where base_url is given."),
+    _optional("remote_port", Integer, "Port of the server."),
+    _optional("ssh_host", Text, "SSH host that the way leads through; empty: the server is reached directly."),
+    _optional("ssh_port", Integer, "Port of the SSH host."),
+    _optional("ssh_user", Text, "User on the SSH host."),
+    _optional("ssh_key", Text, "Path of the private key, on each machine that calls the model."),
+    _optional("ssh_known_hosts", Text, "Path of the file that vouches for the SSH host."),
+    _optional("base_url", Text, "Address of a hosted API, instead of remote_host."),
+    _optional("api_key_env", Text, "Name of the environment variable that holds the API's key; never the key."),
+    _required("supports_video", Boolean, "Whether it can watch a video."),
+    _optional("context_tokens", Integer, "Longest prompt and reply together, in tokens."),
+    _required("parallel", Integer, "Calls at once, over the whole installation."),
+    _required("timeout_s", Float, "Longest wait for one reply, in seconds."),
+    _required("defaults", JSONB, "{temperature, top_p, top_k, max_tokens} of a call that says nothing else."),
+    _required("price", JSONB, "{input_per_million, output_per_million} tokens, and {per_hour}."),
+    _required("updated_at", DateTime(timezone=True), "When the row was written.", server_default=func.now()),
+    _required(
+        "updated_by", Text, "The models file, or the database user that edited it.", server_default=text("current_user")
+    ),
+    CheckConstraint("kind in ('asr', 'chat', 'vision')", name="models_kind"),
+    CheckConstraint("(remote_host is null) <> (base_url is null)", name="models_one_way"),
+    comment="The models that can be chosen: seeded from models.yaml, edited with `moments models set`.",
 )
 
 
