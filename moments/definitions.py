@@ -8,7 +8,6 @@ from moments_resources.speech import LOCAL_SPEECH
 from moments.services import connect
 from moments.settings import load_settings
 from moments_assets.jobs import ASSETS, process_video
-from moments_assets.raw_video import MediaLimits
 from moments_core.finder.find import LocalFinder
 from moments_core.snapping import LocalRefiner
 from moments_resources.downloader import Downloader, Limits
@@ -26,7 +25,11 @@ def definitions() -> dg.Definitions:
     settings = load_settings()
     lakehouse = connect(settings)
     catalogue, store = lakehouse.catalogue, lakehouse.store
-    max_duration_ms, max_bytes = int(settings.max_hours * 3_600_000), int(settings.max_gigabytes * 1e9)
+    limits = Limits(
+        max_bytes=int(settings.max_gigabytes * 1e9),
+        max_duration_ms=int(settings.max_hours * 3_600_000),
+        allow_private_hosts=settings.allow_private_hosts,
+    )
     return dg.Definitions(
         assets=list(ASSETS),
         jobs=[process_video],
@@ -41,8 +44,8 @@ def definitions() -> dg.Definitions:
             "media_io": MediaIO(catalogue, store),
             "run_options": RunOptions.configure_at_launch(),
             "scratch": settings.state / "scratch",
-            "limits": MediaLimits(max_duration_ms, max_bytes),
-            "downloader": Downloader(Limits(max_bytes, max_duration_ms, settings.allow_private_hosts)),
+            "limits": limits,
+            "downloader": Downloader(limits),
             "ffmpeg": FfmpegRunner(),
             "speech": Choice(LOCAL_SPEECH, settings.asr_model),
             "finder": Choice({"local": LocalFinder}, settings.generation_model, "generation_model"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import dagster as dg
 from moments_assets.video_asset import video_asset
 from moments_core.source import redacted
 from moments_core.transcript import TranscriptSource
-from moments_resources.downloader import Downloader, Fetched
+from moments_resources.downloader import Downloader, Fetched, Limits
 from moments_resources.intake import Intake, IntakeRow
 from moments_resources.media.probe import VideoProbe, probe_video
 from moments_resources.media.runner import FfmpegRunner
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-@dataclass(frozen=True)
-class MediaLimits:
-    """What is refused as too large: milliseconds, bytes."""
-
-    max_duration_ms: int
-    max_bytes: int
-
-
 @video_asset(code_version="1", group="media", kinds={"ffmpeg", "python"}, pool="download")
 def raw_video(
     *,
@@ -39,7 +31,7 @@ def raw_video(
     store: ObjectStore,
     downloader: Downloader,
     ffmpeg: FfmpegRunner,
-    limits: MediaLimits,
+    limits: Limits,
     step: Step,
 ) -> DataFrame:
     """The video as its site or its owner gave it, with its format and its own captions.
