@@ -224,7 +224,7 @@ def models_test(key: str, as_json: bool) -> None:
         print_json({"key": key, "ok": result.ok, "steps": [step._asdict() for step in result.steps]})
     else:
         print_findings(result.steps)
-    sys.exit(DONE if result.ok else FAILED)
+    sys.exit(FAILED if result.ok is False else DONE)
 
 
 @main.command()

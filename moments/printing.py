@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
 from typing import Any, Protocol, Self
 
 from rich.console import Console
@@ -34,7 +36,7 @@ class Finding(Protocol):
 
 
 def print_json(value: Json) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=_as_json) + "\n")
     sys.stdout.flush()
 
 
@@ -207,12 +209,19 @@ def _table(*columns: str) -> Table:
 
 
 def _out() -> Console:
-    # In a pipe, rich would cut lines at 80 columns; programs that read us want them whole.
-    return Console(width=None if sys.stdout.isatty() else 200)
+    # In a pipe, rich would fold lines at 80 columns; programs that read us want them whole.
+    return Console(width=None if sys.stdout.isatty() else 10_000)
+
+
+def _as_json(value: object) -> object:
+    """What PostgreSQL knows and JSON doesn't: exact numbers, times."""
+    return (
+        float(value) if isinstance(value, Decimal) else value.isoformat() if isinstance(value, datetime) else str(value)
+    )
 
 
 def _cell(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (dict, list)) else str(value)
+    return json.dumps(value, ensure_ascii=False, default=_as_json) if isinstance(value, (dict, list)) else str(value)
 
 
 def _short(source: str) -> str:

@@ -1,6 +1,7 @@
 """The views that analysts read: the current version of each asset's table, with times in seconds beside them.
 
-Kept as SQL text: a migration runs `create_views` of its time; a later change of a view is a new migration.
+What stands here is what a migrated database has (a test compares them). A migration holds the text of its time, so
+a change here is a new migration that drops the views and creates them again.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from sqlalchemy import Table
 
 from moments_resources.tables import ASSET_TABLES, transcript_segments
 
-_SECONDS = {"start_ms": "start_time", "end_ms": "end_time", "time_ms": "time", "duration_ms": "duration"}
+SECONDS = {"start_ms": "start_time", "end_ms": "end_time", "time_ms": "time", "duration_ms": "duration"}
 
 
 def _columns(table: Table) -> Iterable[str]:
     for column in table.c:
         yield f"t.{column.name}"
-        if column.name in _SECONDS:
-            yield f"t.{column.name} / 1000.0 as {_SECONDS[column.name]}"
+        if column.name in SECONDS:
+            yield f"(t.{column.name} / 1000.0)::double precision as {SECONDS[column.name]}"
 
 
 def current_view(asset: str, table: Table) -> str:
@@ -42,11 +43,11 @@ order by coalesce(video_id, intake_id::text), asset, attempt_id desc
 #: What failed and why: the newest attempt of a video and asset, where it did not go well.
 FAILURES = """
 create view public.failures as
-select l.video_id, v.title, coalesce(v.url, i.url) as url, l.asset, l.class, l.cause, l.ended_at, l.run_id
+select l.video_id, coalesce(v.title, i.name) as title, coalesce(v.url, i.url) as url, l.asset, l.class, l.cause, l.ended_at, l.run_id
 from public.latest_attempts l
 left join public.videos v on v.video_id = l.video_id
 left join lateral (
-    select url from public.url_intake
+    select url, name from public.url_intake
     where intake_id = l.intake_id or (l.video_id is not null and video_id = l.video_id)
     order by intake_id limit 1
 ) i on true
