@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-@video_asset(code_version="1", group="media", kinds={"ffmpeg"}, pool="audio", checks=[SOUND_IS_STATED])
+@video_asset(code_version="1", kinds={"ffmpeg"}, pool="audio", checks=[SOUND_IS_STATED])
 def audio(raw_video: DataFrame, *, ffmpeg: FfmpegRunner, step: Step) -> DataFrame:
     """The sound as 16 kHz mono FLAC, with its pauses, loudness and level a second; from one pass of ffmpeg.
 

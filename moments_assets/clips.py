@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-@video_asset(code_version="1", group="moments", kinds={"ffmpeg"}, pool="clips", checks=[CLIPS_PLAY])
+@video_asset(code_version="1", kinds={"ffmpeg"}, pool="clips", checks=[CLIPS_PLAY])
 def clips(raw_video: DataFrame, moments: DataFrame, *, ffmpeg: FfmpegRunner, step: Step) -> DataFrame:
     """One MP4 a moment, padded by two seconds on each side as far as the video goes.
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 @video_asset(
     code_version="1",
-    group="moments",
     kinds={"python"},
     pool="generation",
     options=("query", "max_moments", "min_seconds", "max_seconds", "generation_model"),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-@video_asset(code_version="1", group="media", kinds={"ffmpeg", "python"}, pool="download")
+@video_asset(code_version="1", kinds={"ffmpeg", "python"}, pool="download")
 def raw_video(
     *,
     intake: Intake,

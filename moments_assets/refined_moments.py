@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 @video_asset(
     code_version="1",
-    group="moments",
     kinds={"python"},
     pool="refinement",
     options=("refinement_model",),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-@video_asset(code_version="1", group="understanding", kinds={"ffmpeg"})
+@video_asset(code_version="1", kinds={"ffmpeg"})
 def scene_cuts(raw_video: DataFrame, *, ffmpeg: FfmpegRunner, step: Step) -> DataFrame:
     """The first frame of each new scene, with how strong the change is; from one pass of ffmpeg at low resolution."""
     video = first_row(raw_video)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COUNT = 8  # one row of a filmstrip
 
 
-@video_asset(code_version="1", group="media", kinds={"ffmpeg"})
+@video_asset(code_version="1", kinds={"ffmpeg"})
 def thumbnails(raw_video: DataFrame, *, step: Step) -> DataFrame:
     """Pictures at even distances, each in the middle of its part: the first and last frames are often black."""
     video = first_row(raw_video)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 @video_asset(
     code_version="1",
-    group="understanding",
     kinds={"python"},
     pool="asr",
     options=("captions",),

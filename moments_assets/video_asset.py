@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MAX_RETRIES = 2
 _RETRIES = dg.RetryPolicy(max_retries=MAX_RETRIES, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 _STEP = "step"
+_GROUP = "videos"  # one group: the lineage page shows several as closed boxes
 
 # Both are in use since Dagster 1.5 and warn at every run that they may change; we pin Dagster's minor version.
 warnings.filterwarnings("ignore", category=dg.BetaWarning, message=".*data_version")
@@ -50,7 +51,6 @@ class Check:
 def video_asset(
     *,
     code_version: str,
-    group: str,
     kinds: set[str],
     pool: str | None = None,
     options: Sequence[str] = (),
@@ -75,7 +75,7 @@ def video_asset(
             pool=pool,
             retry_policy=_RETRIES,
             code_version=code_version,
-            group_name=group,
+            group_name=_GROUP,
             kinds=kinds,
             owners=["team:moments"],
             metadata={"dagster/column_schema": column_schema(body.__name__)},
