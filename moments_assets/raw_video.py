@@ -13,6 +13,7 @@ from moments_core.source import redacted
 from moments_core.transcript import TranscriptSource
 from moments_resources.downloader import Downloader, Fetched, Limits
 from moments_resources.intake import Intake, IntakeRow
+from moments_resources.media.joining import join_streams
 from moments_resources.media.probe import VideoProbe, probe_video
 from moments_resources.media.runner import FfmpegRunner
 from moments_resources.media.tracks import embedded_captions
@@ -41,9 +42,10 @@ def raw_video(
     """
     source = intake.source_of(step.video_id)
     fetched = _uploaded(source, store) if source.upload_key else _downloaded(source, downloader, step)
-    probe = probe_video(fetched.path, max_duration_ms=limits.max_duration_ms, max_bytes=limits.max_bytes)
+    path = _one_file(fetched, ffmpeg)
+    probe = probe_video(path, max_duration_ms=limits.max_duration_ms, max_bytes=limits.max_bytes)
     _show(step, probe, fetched)
-    row = _described(fetched, probe) | _captions(fetched, ffmpeg) | {"file": fetched.path}
+    row = _described(fetched, probe) | _captions(fetched, path, ffmpeg) | {"file": path}
     return new_table("raw_video", [row])
 
 
@@ -57,6 +59,17 @@ def _downloaded(source: IntakeRow, downloader: Downloader, step: Step) -> Fetche
         step.progress(done / total if total else 0.0)
 
     return downloader.fetch(source.url, step.folder(), on_progress=on_progress)
+
+
+def _one_file(fetched: Fetched, ffmpeg: FfmpegRunner) -> Path:
+    """The video as one file: sites keep the picture and the sound of their better qualities apart."""
+    if fetched.audio_path is None:
+        return fetched.path
+    joined = fetched.path.with_name("joined.mkv")
+    join_streams(ffmpeg, fetched.path, fetched.audio_path, joined)
+    fetched.path.unlink()  # the scratch folder need not hold a large video twice
+    fetched.audio_path.unlink()
+    return joined
 
 
 def _described(fetched: Fetched, probe: VideoProbe) -> dict[str, Any]:
@@ -80,13 +93,13 @@ def _described(fetched: Fetched, probe: VideoProbe) -> dict[str, Any]:
     }
 
 
-def _captions(fetched: Fetched, ffmpeg: FfmpegRunner) -> dict[str, str | None]:
+def _captions(fetched: Fetched, path: Path, ffmpeg: FfmpegRunner) -> dict[str, str | None]:
     """The captions that came with the page, else those inside the file."""
     if fetched.captions is not None:
         automatic = fetched.captions.kind == "automatic"
         source = TranscriptSource.AUTOMATIC_CAPTIONS if automatic else TranscriptSource.HUMAN_CAPTIONS
         return _caption_columns(fetched.captions.text, fetched.captions.language, source)
-    for track in embedded_captions(ffmpeg, fetched.path):
+    for track in embedded_captions(ffmpeg, path):
         return _caption_columns(track.text, track.language, TranscriptSource.HUMAN_CAPTIONS)
     return _caption_columns(None, None, None)
 
@@ -96,8 +109,9 @@ def _caption_columns(text: str | None, language: str | None, source: TranscriptS
 
 
 def _show(step: Step, probe: VideoProbe, fetched: Fetched) -> None:
-    size = Path(fetched.path).stat().st_size
+    size = probe.bytes
     step.measure(
+        title=fetched.title or "",
         duration_seconds=probe.duration_ms / 1000,
         megabytes=round(size / 1e6, 3),
         megabytes_per_second=round(size / 1e6 / max(step.seconds, 1e-3), 2),
