@@ -91,10 +91,13 @@ def probe_video(
         raise _cut_off(path, "its index (the moov box, at the end) is missing")
     with opened(path, max_pixels=max_pixels) as container:
         video = _picture(path, container, max_pixels)
-        timing = read_timing(container, video)
-        if timing.first_frame is None:
-            raise _undecodable(path, video, timing, max_pixels)
+        timing = read_timing(path, container, video)
+        if timing.encrypted:
+            # A decoder conceals errors: now and then it makes a picture of what it can't read.
+            raise MediaError(f"{path.name} is encrypted: submit an unprotected copy.", file=path.name)
         _refuse_cut_off(path, timing)
+        if timing.first_frame is None:
+            raise _undecodable(path, video, max_pixels)
         _refuse_duration(path, timing.duration_ms, max_duration_ms)
         return _described(path, container, video, timing, timing.first_frame)
 
@@ -133,11 +136,9 @@ def _picture(path: Path, container: InputContainer, max_pixels: int) -> VideoStr
     return video
 
 
-def _undecodable(path: Path, video: VideoStream, timing: Timing, max_pixels: int) -> MediaError:
+def _undecodable(path: Path, video: VideoStream, max_pixels: int) -> MediaError:
     """Why not even the first picture came out."""
     name, codec = path.name, video.codec_context.name
-    if timing.encrypted:
-        return MediaError(f"{name} is encrypted: submit an unprotected copy.", codec=codec)
     if not video.width:
         return MediaError(
             f"{name} has pictures of no size, or over the limit of {max_pixels} pixels: submit a smaller encoding.",

@@ -11,6 +11,8 @@ from moments_resources.media.container import compiled, guarded_input
 from moments_resources.media.probe import VideoProbe, probe_video
 from moments_resources.media.runner import FfmpegRunner, ProgressCallback
 
+__all__ = ["SceneCut", "scene_command", "scene_cuts"]
+
 # Decoding alone runs at 20-60 times real time at 1080p; a hundred times slower under full load still makes it.
 _TIMEOUT_S = 300.0
 _TIMEOUT_PER_SECOND = 2.0

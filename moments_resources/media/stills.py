@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -25,7 +26,6 @@ _FORWARD_MS = 2000
 
 # Tried in turn: the key frame before the time; group of pictures of a broadcast; of common encoders.
 _STEPS_BACK_MS = (0, 3000, 12_000)
-_BEFORE_ALL_US = -(10**12)
 
 # MJPEG quantisers: 2 is visually lossless, 31 the coarsest.
 _STILL_QUANTISER = 4
@@ -50,18 +50,11 @@ def stills(source: Path, times_ms: Sequence[int], folder: Path, *, width: int = 
         MediaError: no picture could be decoded.
     """
     made: dict[int, Still] = {}
-    with opened(source) as container:
-        video = picture_stream(container)
-        if video is None:
-            raise MediaError(f"{source.name} has no picture: submit a video.", file=source.name)
-        video.thread_type = "AUTO"
-        reader = _FrameReader(container, video)
+    with _FrameReader(source) as reader:
         for time_ms in sorted(set(times_ms)):
             frame = reader.at(time_ms)
-            if frame is None:
-                raise MediaError(f"{source.name} has no picture that can be decoded.", file=source.name)
+            picture = _upright(frame, width, reader.video.sample_aspect_ratio)
             path = folder / f"still-{time_ms:09}.jpg"
-            picture = _upright(frame, width, video.sample_aspect_ratio)
             path.write_bytes(_jpeg(picture, _STILL_QUANTISER))
             made[time_ms] = Still(path, reader.time_ms(frame), picture.shape[1], picture.shape[0])
     return [made[time_ms] for time_ms in times_ms]
@@ -89,18 +82,25 @@ def filmstrip(jpeg_paths: Sequence[Path], *, max_bytes: int = 20_000) -> bytes:
 class _FrameReader:
     """Frames at rising times: decodes on from where it is, or seeks where the way is long."""
 
-    def __init__(self, container: InputContainer, video: VideoStream) -> None:
-        self._container = container
-        self._video = video
-        self._start_us = start_us(container)
-        self._frames: Iterator[VideoFrame] = iter(())
+    video: VideoStream
+
+    def __init__(self, source: Path) -> None:
+        self._source = source
+        self._files = ExitStack()
         self._last: VideoFrame | None = None
+
+    def __enter__(self) -> _FrameReader:
+        self._open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
 
     def time_ms(self, frame: VideoFrame) -> int:
         time = (frame.pts or 0) * (frame.time_base or Fraction(1))
         return max(0, round(time * 1000 - Fraction(self._start_us, 1000)))
 
-    def at(self, time_ms: int) -> VideoFrame | None:
+    def at(self, time_ms: int) -> VideoFrame:
         """The first frame at or after `time_ms`; the last of the video where there is none."""
         if self._last is not None and self.time_ms(self._last) >= time_ms:
             return self._last
@@ -110,31 +110,45 @@ class _FrameReader:
             self._last = frame
             if self.time_ms(frame) >= time_ms:
                 break
+        if self._last is None:
+            raise MediaError(f"{self._source.name} has no picture that can be decoded.", file=self._source.name)
         return self._last
+
+    def _open(self) -> None:
+        """At the start of the file, whatever was read before."""
+        self._files.close()
+        self._container = self._files.enter_context(opened(self._source))
+        video = picture_stream(self._container)
+        if video is None:
+            self._files.close()
+            raise MediaError(f"{self._source.name} has no picture: submit a video.", file=self._source.name)
+        video.thread_type = "AUTO"
+        self.video, self._start_us = video, start_us(self._container)
+        self._frames: Iterator[VideoFrame] = _decodable(self._container, video)
 
     def _seek(self, time_ms: int) -> None:
         """Go to where decoding gives a frame at or before `time_ms`, or to the video's first frame.
 
-        In a file without an index of key frames (MPEG-TS) a seek lands anywhere: the first frame shows whether it
-        was far enough back.
+        In a file without an index of key frames (MPEG-TS) a seek lands anywhere, in some it fails: the first
+        frame shows whether it was far enough back, and what is left is to read from the start.
         """
-        for back_ms in (*_STEPS_BACK_MS, time_ms):
-            target_ms = max(0, time_ms - back_ms)
-            self._seek_container(target_ms)
-            self._frames = _decodable(self._container, self._video)
-            first = next(self._frames, None)
-            if first is not None and (self.time_ms(first) <= time_ms or target_ms == 0):
-                self._frames, self._last = chain([first], self._frames), first
-                return
+        for back_ms in _STEPS_BACK_MS:
+            if time_ms > back_ms and self._seek_container(time_ms - back_ms):
+                first = next(self._frames, None)
+                if first is not None and self.time_ms(first) <= time_ms:
+                    self._frames, self._last = chain([first], self._frames), first
+                    return
+        self._open()
 
-    def _seek_container(self, target_ms: int) -> None:
+    def _seek_container(self, target_ms: int) -> bool:
         import av
 
         try:
-            self._container.seek(self._start_us + target_ms * 1000 if target_ms else _BEFORE_ALL_US, backward=True)
+            self._container.seek(self._start_us + target_ms * 1000, backward=True)
         except av.error.FFmpegError:
-            # AVI refuses times before its start, MPEG-TS passes over its first picture without one.
-            self._container.seek(self._start_us, backward=True)
+            return False
+        self._frames = _decodable(self._container, self.video)
+        return True
 
 
 def _decodable(container: InputContainer, video: VideoStream) -> Iterator[VideoFrame]:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from moments_resources.media.container import sound_stream, start_us
+from moments_resources.media.container import opened, sound_stream, start_us
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -62,12 +63,12 @@ class Timing:
     first_frame: VideoFrame | None
 
 
-def read_timing(container: InputContainer, video: VideoStream) -> Timing:
-    """Sample the start of an opened file and find the end of its data. Moves the read position."""
+def read_timing(path: Path, container: InputContainer, video: VideoStream) -> Timing:
+    """Sample the start of `path`, opened as `container`, and find the end of its data. Moves the read position."""
     start = start_us(container)
     sample = _sampled(container, video)
     declared = None if container.duration is None else round(container.duration / 1000)
-    ends = _data_ends_ms(container, video, start, declared)
+    ends = _data_ends_ms(path, container, video, start, declared)
     end = max(ends.values(), default=0)
     agree = declared is not None and abs(declared - end) <= _AGREEMENT_MS
     return Timing(
@@ -119,24 +120,32 @@ def _first_of(packet: Packet[Any]) -> VideoFrame | None:
         return None
 
 
-def _data_ends_ms(container: InputContainer, video: VideoStream, start: int, declared_ms: int | None) -> dict[int, int]:
-    """End of the last packet of picture and sound: found near the declared end, else by reading the whole file."""
+def _data_ends_ms(
+    path: Path, container: InputContainer, video: VideoStream, start: int, declared_ms: int | None
+) -> dict[int, int]:
+    """End of picture and sound, by the index of their streams: found near the declared end, else by reading all."""
     streams: list[Stream] = [stream for stream in (video, sound_stream(container)) if stream is not None]
-    if declared_ms:
-        ends = _ends_ms(container, streams, start, seek_to_us=start + (declared_ms - _TAIL_MS) * 1000)
+    if declared_ms and _seek(container, start + max(0, declared_ms - _TAIL_MS) * 1000):
+        ends = _ends_ms(container, streams, start)
         if video.index in ends:
             return ends
-    return _ends_ms(container, streams, start, seek_to_us=start)
+    # Opened anew: an FLV without an index can't be wound back.
+    with opened(path) as again:
+        return _ends_ms(again, [again.streams[stream.index] for stream in streams], start)
 
 
-def _ends_ms(container: InputContainer, streams: list[Stream], start: int, *, seek_to_us: int) -> dict[int, int]:
-    """Latest end among the packets after a seek, by stream."""
+def _seek(container: InputContainer, to_us: int) -> bool:
     import av
 
     try:
-        container.seek(max(start, seek_to_us), backward=True)
+        container.seek(to_us, backward=True)
     except av.error.FFmpegError:
-        return {}
+        return False
+    return True
+
+
+def _ends_ms(container: InputContainer, streams: list[Stream], start: int) -> dict[int, int]:
+    """Latest end among the packets that are left, by the index of their stream."""
     ends: dict[int, int] = {}
     for packet in _readable(container, streams):
         if packet.pts is not None and packet.time_base is not None:

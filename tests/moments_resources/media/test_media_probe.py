@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -146,6 +145,12 @@ def test_an_absurd_length_in_the_header_is_not_believed(make: Make, tmp_path: Pa
     assert abs(probe_video(tmp_path / "absurd.mkv").duration_ms - 2000) <= 40
 
 
+def test_a_container_that_cannot_be_wound_back_is_read(make: Make) -> None:
+    sound = ("-f", "lavfi", "-i", "sine=d=2")
+    probe = probe_video(make("flat.flv", *TESTSRC, *sound, *X264, "-c:a", "aac"))
+    assert abs(probe.duration_ms - 2000) <= 60
+
+
 def test_limits_are_named_when_they_are_passed(film: Path) -> None:
     with pytest.raises(MediaError, match="over the limit of 0:05"):
         probe_video(film, max_duration_ms=5000)
@@ -180,7 +185,7 @@ def test_a_picture_that_does_not_decode_is_refused(make: Make, tmp_path: Path) -
     data = bytearray(make("moov_last.mp4", *TESTSRC, *X264).read_bytes())
     start = data.index(b"mdat") + 4
     end = data.index(b"moov") - 4
-    data[start:end] = os.urandom(end - start)
+    data[start:end] = b"\xff" * (end - start)
     (tmp_path / "noise.mp4").write_bytes(data)
     with pytest.raises(MediaError, match="no picture that can be decoded"):
         probe_video(tmp_path / "noise.mp4")

@@ -14,6 +14,14 @@ from moments_resources.media.sound import extract_audio
 
 Make = Callable[..., Path]
 
+# Container, second of the first picture, second of the first sound.
+STARTS = [
+    *(("mp4", 0, 0), ("mp4", 0, 2), ("mp4", 2, 0)),
+    *(("mkv", 0, 2), ("mkv", 2, 0)),
+    *(("ts", 0, 0), ("ts", 0, 2), ("ts", 2, 0)),
+    ("webm", 0, 0),
+]
+
 PICTURE = ("-f", "lavfi", "-i", "color=s=32x32:r=10:d=6")
 
 
@@ -39,8 +47,7 @@ def metered(*parts: np.ndarray, chunk: int = 1001) -> LevelMeter:
     return meter
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "webm"])
-@pytest.mark.parametrize(("video_from", "sound_from"), [(0, 0), (0, 2), (2, 0)])
+@pytest.mark.parametrize(("suffix", "video_from", "sound_from"), STARTS)
 def test_sound_lies_on_the_clock_of_the_picture(
     flash_beep: Make, runner: FfmpegRunner, tmp_path: Path, suffix: str, video_from: int, sound_from: int
 ) -> None:

@@ -11,6 +11,14 @@ from moments_resources.media.stills import filmstrip, stills
 
 Make = Callable[..., Path]
 
+# Container, second of the first picture, second of the first sound.
+STARTS = [
+    *(("mp4", 0, 0), ("mp4", 0, 2), ("mp4", 2, 0)),
+    *(("mkv", 0, 2), ("mkv", 2, 0)),
+    *(("ts", 0, 0), ("ts", 0, 2), ("ts", 2, 0)),
+    ("webm", 0, 0),
+]
+
 
 def picture(jpeg: bytes) -> np.ndarray:
     import av
@@ -35,8 +43,7 @@ def test_after_the_end_the_last_frame_is_shown(colours: Path, tmp_path: Path) ->
     assert [still.time_ms for still in stills(colours, [12_000, 99_999_999], tmp_path)] == [11_960, 11_960]
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "webm"])
-@pytest.mark.parametrize(("video_from", "sound_from"), [(0, 0), (0, 2), (2, 0)])
+@pytest.mark.parametrize(("suffix", "video_from", "sound_from"), STARTS)
 def test_stills_lie_on_the_clock_of_the_container(
     flash_beep: Make, tmp_path: Path, suffix: str, video_from: int, sound_from: int
 ) -> None:
@@ -45,6 +52,14 @@ def test_stills_lie_on_the_clock_of_the_container(
     assert [picture(still.path.read_bytes()).mean() > 128 for still in (black, white, after)] == [False, True, False]
     [first] = stills(source, [0], tmp_path)
     assert first.time_ms == pytest.approx(video_from * 1000, abs=40)
+
+
+def test_a_container_that_cannot_be_wound_back_has_stills(make: Make, tmp_path: Path) -> None:
+    inputs = ("-f", "lavfi", "-i", "testsrc=s=64x64:r=25:d=2", "-f", "lavfi", "-i", "sine=d=2")
+    flat = make("flat.flv", *inputs, "-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "aac")
+    assert [still.time_ms for still in stills(flat, [1000, 0, 99_000], tmp_path)] == pytest.approx(
+        [1000, 0, 1960], abs=81
+    )
 
 
 def test_a_turned_video_gives_upright_stills(make: Make, tmp_path: Path) -> None:
