@@ -131,8 +131,12 @@ def reason(error: BaseException) -> str:
     """One sentence for the user, whatever was raised."""
     if isinstance(error, MomentsError):
         return str(error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "The disk is full: free some space, then run this again."
     if not isinstance(error, Exception):
         return "Stopped on request before it was done; nothing of it was kept."
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return f"A connection broke or timed out ({type(error).__name__}): run this again."
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "The disk is full: free some space, then run this again."
+    if classify(error) is FailureClass.TRANSIENT:
+        return f"This machine is short of memory or of open files ({type(error).__name__}): run this again."
     return f"Unexpected {type(error).__name__}: {str(error) or 'no message'}. This is a defect; please report it."

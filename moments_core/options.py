@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 DEFAULT_MIN_SECONDS = 25.0
 
@@ -23,12 +23,15 @@ class Options(BaseModel):
     refinement_model: str | None = Field(None, min_length=1, description="Model that refines them.")
     force: bool | None = Field(None, description="Make everything again, also what is there.")
 
+    @field_validator("query", "generation_model", "refinement_model")
+    @classmethod
+    def _can_be_stored(cls, value: str | None) -> str | None:
+        if value is not None and "\0" in value:  # PostgreSQL's text can't hold it
+            raise ValueError("must not hold a NUL character")
+        return value
+
     @model_validator(mode="after")
     def _bounds_agree(self) -> Self:
         if self.max_seconds is not None and self.max_seconds < (self.min_seconds or 0):
             raise ValueError("max_seconds must not be below min_seconds")
         return self
-
-    def over(self, other: Options) -> Options:
-        """These options, and those of `other` where this one asks for nothing."""
-        return other.model_copy(update=self.model_dump(exclude_none=True))

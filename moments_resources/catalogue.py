@@ -16,12 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, func, insert, select, text, update
+from sqlalchemy import Column, Connection, RowMapping, Table, and_, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
-from moments_core.errors import FenceError, MomentsError, PermanentError, classify, reason
+from moments_core.errors import FenceError, MomentsError, classify, reason
 from moments_resources.database import Database
+from moments_resources.storable import storable, storable_text
 from moments_resources.tables import ASSET_TABLES, artifacts, generation_configs, pipeline_history
+
+_LONGEST_CAUSE = 2000  # characters; an unforeseen error may carry a whole reply
 
 DIED = "The process that did this work was killed, or its machine went down: run it again, nothing is lost."
 
@@ -33,7 +36,7 @@ def canonical_sha256(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at one asset of one video. The highest number alone may commit."""
+    """One try at one asset of one video. It may commit while it is open; a newer one closes it."""
 
     attempt_id: int
     video_id: str
@@ -50,8 +53,13 @@ class Recipe:
     config: Mapping[str, object]
 
     @property
+    def content(self) -> dict[str, object]:
+        """What `sha256` is made from."""
+        return {**self.config, "code_version": self.code_version}
+
+    @property
     def sha256(self) -> str:
-        return canonical_sha256({"code_version": self.code_version, **self.config})
+        return canonical_sha256(self.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +116,7 @@ class Catalogue:
         here = (pipeline_history.c.video_id == video_id) & (pipeline_history.c.asset == asset)
         with self.database.begin() as connection:
             _close(connection, here & (pipeline_history.c.outcome == "running"), "failed", "transient", DIED, {})
-            last = connection.scalar(select(func.max(pipeline_history.c.attempt)).where(here)) or 0
-            row = insert(pipeline_history).values(
-                video_id=video_id,
-                asset=asset,
-                attempt=last + 1,
-                outcome="running",
-                run_id=run_id,
-                intake_id=intake_id,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-            )
-            attempt_id = connection.scalar(row.returning(pipeline_history.c.attempt_id))
-        return Attempt(int(attempt_id or 0), video_id, asset, last + 1, run_id)
+            return _new_attempt(connection, video_id, asset, run_id=run_id, intake_id=intake_id)
 
     def current(self, video_id: str, asset: str) -> Artifact | None:
         """The newest committed version, or None."""
@@ -129,12 +125,12 @@ class Catalogue:
         return None if row is None else _artifact(row)
 
     def rows(self, artifact: Artifact) -> list[dict[str, Any]]:
-        """The rows of one version, in the order of the table's key, without video_id and version."""
+        """The rows of one version, in time order, without video_id and version."""
         table = ASSET_TABLES[artifact.asset]
         query = (
             select(*(column for column in table.c if column.name not in {"video_id", "version"}))
             .where(table.c.video_id == artifact.video_id, table.c.version == artifact.version)
-            .order_by(*(table.c.get("ordinal", column) for column in table.primary_key))
+            .order_by(*_reading_order(table))
         )
         with self.database.begin() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
@@ -145,7 +141,7 @@ class Catalogue:
         with self.database.begin() as connection:
             _check_fence(connection, attempt)
             version = _supersede(connection, attempt)
-            _note_config(connection, draft.recipe)
+            _note_config(connection, draft)
             _insert_rows(connection, attempt, version, draft.rows)
             connection.execute(insert(artifacts).values(**_artifact_values(draft, version)))
             _close(connection, pipeline_history.c.attempt_id == attempt.attempt_id, "completed")
@@ -173,17 +169,19 @@ class Catalogue:
             return _close(connection, left, "failed", "transient", cause, {})
 
     def note_failure(self, video_id: str, asset: str, *, run_id: str, intake_id: int | None, cause: str) -> None:
-        """Keep a failure that no attempt of this run has recorded; does nothing where one has."""
+        """Keep a failure that no attempt of this run has recorded; does nothing where one has.
+
+        Needs no turn: whoever is at work on the same asset of the same video stays so.
+        """
         recorded = select(pipeline_history.c.attempt_id).where(
             pipeline_history.c.video_id == video_id,
             pipeline_history.c.asset == asset,
             pipeline_history.c.run_id == run_id,
         )
         with self.database.begin() as connection:
-            if connection.execute(recorded.limit(1)).first() is not None:
-                return
-        attempt = self.open_attempt(video_id, asset, run_id=run_id, intake_id=intake_id)
-        self.close_failed(attempt, PermanentError(cause[:2000]), will_retry=False)
+            if connection.execute(recorded.limit(1)).first() is None:
+                row = _new_attempt(connection, video_id, asset, run_id=run_id, intake_id=intake_id)
+                _close(connection, pipeline_history.c.attempt_id == row.attempt_id, "failed", "permanent", cause)
 
     def note_progress(self, attempt: Attempt, done: float) -> None:
         """Write how far the attempt has come, 0..1."""
@@ -203,19 +201,35 @@ def evidence_of(error: BaseException) -> dict[str, object]:
 
 
 def _short(value: object) -> object:
-    return value if isinstance(value, (int, float, bool)) or value is None else str(value)[:4000]
+    plain = storable(value) if isinstance(value, (int, float)) else value
+    return plain if isinstance(plain, (int, float)) or plain is None else storable_text(str(plain))[:4000]
+
+
+def _new_attempt(connection: Connection, video_id: str, asset: str, *, run_id: str, intake_id: int | None) -> Attempt:
+    # `note_failure` comes without a turn: two at once must not take the same number.
+    one_by_one = text("select pg_advisory_xact_lock(hashtextextended(:name, 0))")
+    connection.execute(one_by_one, {"name": f"attempt:{video_id}:{asset}"})
+    here = (pipeline_history.c.video_id == video_id) & (pipeline_history.c.asset == asset)
+    last = connection.scalar(select(func.max(pipeline_history.c.attempt)).where(here)) or 0
+    row = insert(pipeline_history).values(
+        video_id=video_id,
+        asset=asset,
+        attempt=last + 1,
+        outcome="running",
+        run_id=run_id,
+        intake_id=intake_id,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+    )
+    attempt_id = connection.execute(row.returning(pipeline_history.c.attempt_id)).scalar_one()
+    return Attempt(attempt_id, video_id, asset, last + 1, run_id)
 
 
 def _check_fence(connection: Connection, attempt: Attempt) -> None:
-    newest = (
-        select(pipeline_history.c.attempt_id, pipeline_history.c.outcome)
-        .where(pipeline_history.c.video_id == attempt.video_id, pipeline_history.c.asset == attempt.asset)
-        .order_by(pipeline_history.c.attempt.desc())
-        .limit(1)
-        .with_for_update()
-    )
-    row = connection.execute(newest).one()
-    if row.attempt_id != attempt.attempt_id or row.outcome != "running":
+    # Locked, so that a newer attempt, which closes this one, waits for the end of this transaction.
+    query = select(pipeline_history.c.outcome).where(pipeline_history.c.attempt_id == attempt.attempt_id)
+    outcome = connection.scalar(query.with_for_update())
+    if outcome != "running":
         raise FenceError(
             f"Attempt {attempt.number} at {attempt.asset} was ended or overtaken, so its result is not kept.",
             attempt=attempt.number,
@@ -232,9 +246,10 @@ def _supersede(connection: Connection, attempt: Attempt) -> int:
     return last + 1
 
 
-def _note_config(connection: Connection, recipe: Recipe) -> None:
-    row = insert_or(generation_configs).values(sha256=recipe.sha256, config=dict(recipe.config))
-    connection.execute(row.on_conflict_do_nothing())
+def _note_config(connection: Connection, draft: Draft) -> None:
+    if "generation_config" in ASSET_TABLES[draft.attempt.asset].c:
+        row = insert_or(generation_configs).values(sha256=draft.recipe.sha256, config=draft.recipe.content)
+        connection.execute(row.on_conflict_do_nothing())
 
 
 def _insert_rows(connection: Connection, attempt: Attempt, version: int, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -267,13 +282,18 @@ def _artifact_values(draft: Draft, version: int) -> dict[str, object]:
         "run_id": attempt.run_id,
         "code_version": draft.recipe.code_version,
         "config_hash": draft.recipe.sha256,
-        "config": dict(draft.recipe.config),
+        "config": draft.recipe.content,
         "inputs": dict(draft.inputs),
         "objects": [dict(item) for item in draft.objects],
         "row_count": len(draft.rows),
-        "measures": dict(draft.measures),
+        "measures": storable(dict(draft.measures)),
         "seconds": draft.seconds,
     }
+
+
+def _reading_order(table: Table) -> list[Column[Any]]:
+    times = [table.c[name] for name in ("ordinal", "start_ms", "time_ms") if name in table.c]
+    return [*times, *table.primary_key]
 
 
 def _current(video_id: str, asset: str) -> Any:
@@ -300,7 +320,7 @@ def _close(
     values = {
         "outcome": outcome,
         "class": failure_class,
-        "cause": cause,
+        "cause": None if cause is None else storable_text(cause)[:_LONGEST_CAUSE],
         "evidence": dict(evidence or {}),
         "ended_at": func.clock_timestamp(),
         "seconds": seconds,

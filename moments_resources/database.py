@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
-from moments_core.errors import ResourceError, ServiceError, SettingsError
+from moments_core.errors import MomentsError, ResourceError, ServiceError, SettingsError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = "migrations"
 _LOCK_POLL_SECONDS = 1.0
-_DISK_FULL = "53100"  # SQLSTATE disk_full
+_LOCK_TIMEOUT = "55P03"  # SQLSTATE lock_not_available
 
 
 class Database:
@@ -33,13 +33,17 @@ class Database:
     @cached_property
     def engine(self) -> Engine:
         # pre_ping: a server that was restarted must not fail the first statement after it.
-        return create_engine(self.url, pool_pre_ping=True, pool_size=2, connect_args={"connect_timeout": 10})
+        # hide_parameters: the text of an unforeseen database error is kept in the history; a row's content is not.
+        return create_engine(
+            self.url, pool_pre_ping=True, pool_size=2, hide_parameters=True, connect_args={"connect_timeout": 10}
+        )
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """One transaction; committed at the end, rolled back on an error.
 
-        Raises ServiceError when the server is away and ResourceError when its disk is full.
+        Raises ServiceError when the server is away, ResourceError when its disk is full, SettingsError when the
+        database user lacks a right.
         """
         with _server_faults_named(), self.engine.begin() as connection:
             yield connection
@@ -63,24 +67,29 @@ class Database:
             yield _try_lock(connection, name, 0)
 
     def migrate(self) -> None:
-        """Bring the schema to this program's version. Processes that start together take turns."""
-        if self._schema_version() == newest_migration():
+        """Bring the schema to this program's version. Processes that start together take turns.
+
+        Raises SettingsError for the tables of a newer program: there is no way back.
+        """
+        if self._is_current():
             return
         with self.lock(_MIGRATION_LOCK):
-            if self._schema_version() != newest_migration():
+            if not self._is_current():
                 with self.begin() as connection:
                     _upgrade(connection)
 
     def schema_state(self) -> str:
-        """A sentence on the schema. Raises ServiceError when it is not this program's."""
-        found = self._schema_version()
-        if found != newest_migration():
-            raise ServiceError(f"The tables are at {found}, this program wants {newest_migration()}: run `moments up`.")
-        return f"The tables are at version {found}, as they should be."
+        """A sentence on the schema. Raises ServiceError when it is behind this program, SettingsError when ahead."""
+        if not self._is_current():
+            raise ServiceError("The tables are not those of this program yet: run `moments up`.")
+        return f"The tables are at version {newest_migration()}, as they should be."
 
-    def _schema_version(self) -> str | None:
+    def _is_current(self) -> bool:
         with self.begin() as connection:
-            return _schema_version(connection)
+            found, wanted = _schema_version(connection), newest_migration()
+        if found is not None and found > wanted:
+            raise SettingsError(f"The tables are at version {found}, this program knows {wanted} only: update it.")
+        return found == wanted
 
     @contextmanager
     def _own_connection(self) -> Iterator[Connection]:
@@ -89,6 +98,9 @@ class Database:
         try:
             yield connection
         finally:
+            # The server gives the locks of a closed connection back when it notices; the next in line need not wait.
+            with suppress(DBAPIError):  # a connection that is gone has no locks
+                connection.execute(text("select pg_advisory_unlock_all()"))
             connection.invalidate()
             connection.close()
 
@@ -97,7 +109,7 @@ def checked_url(url: str) -> str:
     """`url` with the one driver that we use. Raises SettingsError for anything but PostgreSQL."""
     try:
         parsed = make_url(url)
-    except ValueError as error:
+    except (ArgumentError, ValueError) as error:
         raise SettingsError("MOMENTS_DATABASE_URL is not a URL such as postgresql://user@host/name.") from error
     if parsed.get_backend_name() not in {"postgresql", "postgres"}:
         raise SettingsError(f"MOMENTS_DATABASE_URL must be a PostgreSQL URL, not {parsed.get_backend_name()!r}.")
@@ -107,7 +119,10 @@ def checked_url(url: str) -> str:
 
 def dagster_url(url: str) -> str:
     """The same database with Dagster's own schema in front: its alembic_version must not meet ours."""
-    return make_url(url).update_query_dict({"options": "-csearch_path=dagster"}).render_as_string(hide_password=False)
+    parsed = make_url(url)
+    given = parsed.normalized_query.get("options", ())  # the operator's own, e.g. a statement_timeout
+    options = " ".join([*given, "-csearch_path=dagster"])
+    return parsed.update_query_dict({"options": options}).render_as_string(hide_password=False)
 
 
 def newest_migration() -> str:
@@ -146,7 +161,7 @@ def _try_lock(connection: Connection, name: str, wait_seconds: float | None) -> 
         connection.execute(text(f"set lock_timeout = {timeout}"))
         connection.execute(text("select pg_advisory_lock(:key)"), key)
     except OperationalError as error:
-        if getattr(error.orig, "pgcode", None) == "55P03":  # lock_not_available: the timeout
+        if getattr(error.orig, "pgcode", None) == _LOCK_TIMEOUT:
             return False
         raise
     return True
@@ -157,12 +172,30 @@ def _server_faults_named() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        code = getattr(error.orig, "pgcode", None)
-        detail = str(error.orig).strip().splitlines()[:1]
-        if code == _DISK_FULL:
-            raise ResourceError("The database's disk is full: free some space there, then try again.") from error
-        if error.connection_invalidated or (isinstance(error, OperationalError) and code is None):
-            raise ServiceError(
-                "PostgreSQL does not answer: check MOMENTS_DATABASE_URL, or run `moments up`.", detail=detail
-            ) from error
-        raise
+        named = named_fault(error)
+        if named is None:
+            raise
+        raise named from error
+
+
+def named_fault(error: DBAPIError) -> MomentsError | None:
+    """What the operator can do about a server's fault; None for an error in our own statement."""
+    code: str | None = getattr(error.orig, "pgcode", None)
+    detail = " ".join(str(error.orig).split())[:300]
+    if error.connection_invalidated or (isinstance(error, OperationalError) and code is None):
+        message = "PostgreSQL does not answer: check MOMENTS_DATABASE_URL, or run `moments up`."
+        return ServiceError(message, detail=detail)
+    if code not in _FAULTS:
+        return None
+    kind, message = _FAULTS[code]
+    return kind(message, detail=detail)
+
+
+#: By SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_FAULTS: dict[str, tuple[type[MomentsError], str]] = {
+    "53100": (ResourceError, "The database's disk is full: free some space there, then try again."),
+    "53200": (ResourceError, "The database's machine is short of memory: free some there, then try again."),
+    "40001": (ServiceError, "PostgreSQL broke off a transaction that met another one: try again."),
+    "40P01": (ServiceError, "PostgreSQL broke off a transaction that met another one: try again."),
+    "42501": (SettingsError, "The database user lacks a right: grant it, or name its owner in MOMENTS_DATABASE_URL."),
+}

@@ -17,11 +17,15 @@ from moments_core.source import parse_url, video_id_for_content
 from moments_resources.catalogue import evidence_of
 from moments_resources.database import Database
 from moments_resources.downloader import identify
+from moments_resources.storable import storable_text
 from moments_resources.store.file import file_sha256
 from moments_resources.store.interface import ObjectStore, safe_name
 from moments_resources.tables import pipeline_history, url_intake
 
 UPLOAD = "upload:"
+# Up to the last @ of the host part, and further where a password may hold a slash: too much is better than too little.
+_CREDENTIALS = re.compile(r"^((?:[a-z][a-z0-9+.-]*:)?+(?://)?+)(?:[^/?#]*|.*:.*)@", re.IGNORECASE)
+_UPLOAD_KEY = re.compile(r"uploads/([0-9a-f]{64})/[^/]+")
 _REFUSED_IN = "raw_video"  # the first asset: the one that can't be made
 
 
@@ -48,7 +52,7 @@ def read_options(raw: object) -> Options:
         return Options.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "options"
+        field = ".".join(str(part) for part in first["loc"])[:80] or "options"
         message = first["msg"].removeprefix("Value error, ")
         raise SettingsError(f"Option {field}: {message}.", field=field) from error
 
@@ -56,10 +60,10 @@ def read_options(raw: object) -> Options:
 def name_video(url: str) -> str:
     """The video id of a submitted URL or upload. Raises SourceError for what can't be one."""
     if url.startswith(UPLOAD):
-        parts = url.removeprefix(UPLOAD).split("/")
-        if len(parts) != 3 or parts[0] != "uploads" or len(parts[1]) != 64:
+        key = _UPLOAD_KEY.fullmatch(url.removeprefix(UPLOAD))
+        if key is None:
             raise SourceError("An upload is made with `moments submit FILE`, not by writing its key.")
-        return video_id_for_content(parts[1])
+        return video_id_for_content(key[1])
     return identify(parse_url(url))
 
 
@@ -136,7 +140,7 @@ class Intake:
             attempt=1,
             outcome="failed",
             **{"class": error.failure_class.value},
-            cause=str(error),
+            cause=storable_text(str(error)),
             evidence=evidence_of(error),
             intake_id=row.intake_id,
             ended_at=text("now()"),
@@ -157,9 +161,10 @@ class Intake:
     def _uploaded(self, path: Path) -> dict[str, Any]:
         sha256 = _readable_sha256(path)
         key = f"uploads/{sha256}/{safe_name(path.name)}"
-        self._store.copy_in(path, key)
-        name = path.name.encode("utf-8", "replace").decode()
-        return {"url": f"{UPLOAD}{key}", "video_id": video_id_for_content(sha256), "name": name}
+        if self._store.copy_in(path, key).sha256 != sha256:
+            self._store.delete(key)
+            raise SourceError(f"{path} changed while it was read: submit it again when it is complete.")
+        return {"url": f"{UPLOAD}{key}", "video_id": video_id_for_content(sha256), "name": storable_text(path.name)}
 
     def _insert(self, options: Options, **values: Any) -> IntakeRow:
         row = insert(url_intake).values(options=options.model_dump(exclude_none=True), **values)
@@ -186,11 +191,11 @@ def _readable_sha256(path: Path) -> str:
         raise SourceError(f"{path} is not a file: name the video files themselves.")
     try:
         return file_sha256(path)
-    except PermissionError as error:
-        raise SourceError(f"{path} can't be read: check its permissions.") from error
+    except OSError as error:
+        raise SourceError(f"{path} can't be read ({error.strerror}): check its permissions and its disk.") from error
 
 
 def _without_secrets(source: str) -> str:
-    """What was typed, fit for a table: no user and password, no NUL, no end without end."""
+    """What was typed, fit for a table: no user and password, nothing unprintable, no end without end."""
     printable = "".join(letter if letter.isprintable() else "?" for letter in source)
-    return re.sub(r"//[^/@]*@", "//***@", printable)[:2048] or "(nothing)"
+    return _CREDENTIALS.sub(r"\1***@", printable)[:2048] or "(nothing)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moments_core.errors import CheckError
 from moments_resources.catalogue import Artifact
 from moments_resources.step import Step
 from moments_resources.store.file import file_sha256
@@ -20,6 +21,8 @@ class MediaIO(TableIO):
     """As TableIO; the column `file` holds a local path for each row, or None where a row has no file."""
 
     def write(self, made: Made) -> Artifact:
+        if FILE not in made.frame:
+            raise CheckError("A media asset's table needs the column `file`. This is a defect; please report it.")
         stored = [self._upload(file, made.step) for file in made.frame[FILE]]
         rows = rows_of(_with_objects(made.frame, stored), ASSET_TABLES[made.step.request.asset])
         return made.step.commit(rows, [item.as_json() for item in stored if item])

@@ -24,4 +24,6 @@ class RunOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
     def over(self, submitted: object) -> Options:
         """This run's options, completed by those of a submission. Raises SettingsError for a wrong one."""
         asked = {name: getattr(self, name) for name in Options.model_fields}
-        return read_options(asked).over(read_options(submitted).model_copy(update={"force": None}))
+        above, below = read_options(asked), read_options(submitted).model_copy(update={"force": None})
+        # Read again as one: each may be right alone, and the bounds of one contradict the other's.
+        return read_options(below.model_dump(exclude_none=True) | above.model_dump(exclude_none=True))

@@ -12,7 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from moments_core.errors import FailureClass, MomentsError, classify
+from sqlalchemy.exc import SQLAlchemyError
+
+from moments_core.errors import CheckError, FailureClass, MomentsError, classify
 from moments_core.options import Options
 from moments_resources.catalogue import Artifact, Attempt, Catalogue, Draft, Recipe
 
@@ -44,6 +46,7 @@ class Step:
         self._scratch = scratch
         self._resources = ExitStack()
         self._reported = 0.0
+        self._has_ended = False
 
     def __enter__(self) -> Self:
         request = self.request
@@ -60,17 +63,27 @@ class Step:
         self.end(error)
 
     def end(self, error: BaseException | None) -> None:
-        """End the attempt: keep the error if there is one, remove the scratch folder, give up the turn."""
+        """End the attempt: keep the error if there is one, remove the scratch folders, give up the turn.
+
+        Raises CheckError where there is neither an error nor a result. Whatever ends a step first counts.
+        """
         with self._resources:
             self._resources = ExitStack()
+            if self._has_ended:
+                return
+            self._has_ended = True
             if error is not None:
                 self._record(error)
+                return
+            nothing = CheckError(f"{self.request.asset} ended without a result. This is a defect; please report it.")
+            self._record(nothing)
+            raise nothing
 
     def _record(self, error: BaseException) -> None:
         will_retry = self.request.retries_left and classify(error) is FailureClass.TRANSIENT
         try:
             self._catalogue.close_failed(self.attempt, error, will_retry=will_retry)
-        except MomentsError as second:
+        except (MomentsError, SQLAlchemyError) as second:
             # The first error is the one to show; that it could not be recorded goes with it.
             error.add_note(f"This failure could not be recorded: {second}")
 
@@ -119,10 +132,11 @@ class Step:
     def reuse(self) -> None:
         """The current version is what this step would make."""
         self._catalogue.close_reused(self.attempt)
+        self._has_ended = True
 
     def commit(self, rows: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str, object]] = ()) -> Artifact:
         """Make the rows the current version. Raises FenceError when this attempt may not."""
-        return self._catalogue.commit(
+        artifact = self._catalogue.commit(
             Draft(
                 attempt=self.attempt,
                 recipe=self.recipe,
@@ -133,3 +147,5 @@ class Step:
                 objects=objects,
             )
         )
+        self._has_ended = True
+        return artifact

@@ -11,6 +11,7 @@ import dagster as dg
 from moments_core.errors import CheckError, PermanentError
 from moments_resources.catalogue import Artifact, Catalogue
 from moments_resources.step import Step
+from moments_resources.storable import storable
 from moments_resources.store.interface import ObjectStore, StoredFile
 from moments_resources.tables import ASSET_TABLES, IDENTITY_COLUMNS, MEDIA_COLUMNS, holds_media
 
@@ -88,13 +89,19 @@ def version_read(frame: DataFrame) -> int:
 
 
 def new_table(asset: str, rows: Sequence[Mapping[str, Any]]) -> DataFrame:
-    """What an asset returns: its rows, with `file` in place of a media table's key, size and hash."""
+    """What an asset returns: its rows, with `file` in place of a media table's key, size and hash.
+
+    A column that a row leaves out is empty. Raises CheckError for one that the table does not have.
+    """
     import pandas as pd
 
     table = ASSET_TABLES[asset]
     names = [column.name for column in table.c if column.name not in IDENTITY_COLUMNS]
     if holds_media(table):
         names = [name for name in names if name not in MEDIA_COLUMNS] + [FILE]
+    unknown = {name for row in rows for name in row} - set(names)
+    if unknown:  # pandas would drop them without a word
+        raise _defect(table, unknown=sorted(unknown))
     return pd.DataFrame([dict(row) for row in rows], columns=names, dtype=object)
 
 
@@ -112,16 +119,25 @@ def frame_of(rows: Sequence[Mapping[str, Any]], table: Table) -> DataFrame:
 
 
 def rows_of(frame: DataFrame, table: Table) -> list[dict[str, Any]]:
-    """A table as rows for the database. Raises CheckError unless its columns are the declared ones."""
-    declared = {column.name for column in table.c if column.name not in IDENTITY_COLUMNS}
+    """A table as rows for the database. Raises CheckError unless it has the declared columns and their values."""
+    declared = {column.name: column for column in table.c if column.name not in IDENTITY_COLUMNS}
     given = set(frame.columns)
-    if given != declared:
-        raise CheckError(
-            f"The table for {table.name} has other columns than declared. This is a defect; please report it.",
-            missing=sorted(declared - given),
-            unknown=sorted(given - declared),
-        )
-    return [{str(name): _plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
+    if given != set(declared):
+        raise _defect(table, missing=sorted(set(declared) - given), unknown=sorted(given - set(declared)))
+    rows = [{str(name): storable(value) for name, value in row.items()} for row in frame.to_dict("records")]
+    # Said here, with the column's name: a JSON column would take a None as JSON's own null.
+    required = [name for name, column in declared.items() if not column.nullable]
+    empty = {name for row in rows for name in required if row[name] is None}
+    if empty:
+        raise _defect(table, empty=sorted(empty))
+    return rows
+
+
+def _defect(table: Table, **columns: Sequence[str]) -> CheckError:
+    found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in columns.items() if names)
+    return CheckError(
+        f"The table for {table.name} is not as declared ({found}). This is a defect; please report it.", **columns
+    )
 
 
 def object_column(values: Sequence[object]) -> Series[Any]:
@@ -129,14 +145,3 @@ def object_column(values: Sequence[object]) -> Series[Any]:
     import pandas as pd
 
     return pd.Series(list(values), dtype=object)
-
-
-def _plain(value: Any) -> Any:
-    """numpy's numbers and pandas' missing values as Python's own: what psycopg2 and JSON take."""
-    import pandas as pd
-
-    if isinstance(value, (list, tuple, dict)):
-        return value
-    if pd.isna(value):
-        return None
-    return value.item() if hasattr(value, "item") else value

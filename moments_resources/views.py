@@ -43,7 +43,8 @@ order by coalesce(video_id, intake_id::text), asset, attempt_id desc
 #: What failed and why: the newest attempt of a video and asset, where it did not go well.
 FAILURES = """
 create view public.failures as
-select l.video_id, coalesce(v.title, i.name) as title, coalesce(v.url, i.url) as url, l.asset, l.class, l.cause, l.ended_at, l.run_id
+select l.video_id, coalesce(v.title, i.name) as title, coalesce(v.url, i.url) as url, l.asset, l.class, l.cause,
+       l.ended_at, l.run_id
 from public.latest_attempts l
 left join public.videos v on v.video_id = l.video_id
 left join lateral (

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from moments_core.errors import PermanentError, ResourceError, ServiceError, SettingsError
-from moments_resources.store.interface import StoredObject, checked_key
+from moments_resources.store.interface import StoredObject, checked_key, is_key
 
+_PRUNE_RACES = 100  # each takes a delete in the same folder within microseconds
 _INCOMING = ".incoming"  # keys never start with a dot, so nothing in here is an object
 
 
@@ -56,12 +57,15 @@ class FileStore:
         return True
 
     def keys(self, prefix: str = "") -> Iterator[str]:
-        for folder, folders, names in os.walk(self.root):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                key = (Path(folder) / name).relative_to(self.root).as_posix()
-                if key.startswith(prefix):
-                    yield key
+        inner = prefix.rpartition("/")[0]
+        start = self._path(inner) if inner else self.root  # one video's objects, without a walk through all others
+        with _disk_faults_named(self.root):
+            for folder, folders, names in os.walk(start, onerror=_raise_unless_gone):
+                folders.sort()
+                for name in sorted(names):
+                    key = (Path(folder) / name).relative_to(self.root).as_posix()
+                    if key.startswith(prefix) and is_key(key):
+                        yield key
 
     def check(self) -> str:
         with _disk_faults_named(self.root):
@@ -85,9 +89,8 @@ class FileStore:
         return stored
 
     def _publish(self, incoming: Path, target: Path, stored: StoredObject) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.link(incoming, target)
+            _link_below(incoming, target)
         except FileExistsError:
             if file_sha256(target) != stored.sha256:
                 raise PermanentError("The store has this key with other content.", key=stored.key) from None
@@ -120,13 +123,30 @@ def _settled_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _link_below(source: Path, target: Path) -> None:
+    """Link a file into folders that are made on the way."""
+    for _ in range(_PRUNE_RACES):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Another process's `delete` may prune the folder, empty as it still is, before the link is in it.
+        with contextlib.suppress(FileNotFoundError):
+            os.link(source, target)
+            return
+    os.link(source, target)
+
+
 def _link_or_copy(source: Path, target: Path) -> None:
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)  # link(2) would store a symbolic link itself
     except OSError as error:
         if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}:
             raise
         shutil.copyfile(source, target)
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    """A folder that can't be read is not an empty one; one that was pruned meanwhile is."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -144,6 +164,8 @@ def _disk_faults_named(root: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise ResourceError("The disk of the object store is full: free some space, then try again.") from error
-        if error.errno in {errno.EACCES, errno.EROFS, errno.ENOTDIR}:
-            raise SettingsError(f"The object store {root} can't be written: check MOMENTS_STORE_URL.") from error
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
+            raise SettingsError(
+                f"The object store {root} can't be used ({error.strerror}): check MOMENTS_STORE_URL."
+            ) from error
         raise

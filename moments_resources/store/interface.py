@@ -13,7 +13,8 @@ from moments_core.errors import PermanentError
 
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _MAX_KEY_LENGTH = 512
-_MAX_NAME_LENGTH = 80
+_MAX_STEM_LENGTH = 70
+_SUFFIX = re.compile(r"[A-Za-z0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,9 @@ class ObjectStore(Protocol):
         """Remove the object; says whether there was one."""
         ...
 
-    def keys(self, prefix: str = "") -> Iterator[str]: ...
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """The keys that start with `prefix`, in order. What is no object of ours is not among them."""
+        ...
 
     def check(self) -> str:
         """Write, read and remove a small object; a sentence on how the store is. Raises what went wrong."""
@@ -83,17 +86,22 @@ class StoredFile(os.PathLike[str]):
         return self._store.uri(self.key)
 
 
+def is_key(key: str) -> bool:
+    """Whether `key` stays inside the store and is portable."""
+    return len(key) <= _MAX_KEY_LENGTH and _KEY.fullmatch(key) is not None
+
+
 def checked_key(key: str) -> str:
     """`key`, or PermanentError when it could leave the store or is not portable."""
-    if len(key) > _MAX_KEY_LENGTH or not _KEY.fullmatch(key):
+    if not is_key(key):
         raise PermanentError("An object key may hold letters, digits, '.', '_', '-' and '/' alone.", key=key[:200])
     return key
 
 
 def safe_name(name: str) -> str:
     """A file name from anywhere as the last part of a key: portable, never hidden, its suffix kept."""
-    clean = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-") or "file"
-    stem, dot, suffix = clean.rpartition(".")
-    if not dot:
-        return clean[:_MAX_NAME_LENGTH]
-    return f"{stem[: _MAX_NAME_LENGTH - len(suffix[:10]) - 1]}.{suffix[:10]}"
+    stem, _, suffix = name.rpartition(".")
+    if not _SUFFIX.fullmatch(suffix) or "." not in name:
+        stem, suffix = name, ""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:_MAX_STEM_LENGTH].strip("._-") or "file"
+    return f"{stem}.{suffix}" if suffix else stem

@@ -6,10 +6,141 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-from moments_resources.views import create_views
-
 revision = "0001"
 down_revision = None
+
+_VIEWS = (
+    """
+create view public.videos as
+select t.video_id, t.version, t.url, t.site, t.title, t.channel, t.published_at, t.description, t.duration_ms,
+       (t.duration_ms / 1000.0)::double precision as duration, t.width, t.height, t.fps, t.variable_frame_rate,
+       t.container, t.video_codec, t.audio_codec, t.has_audio, t.streams, t.captions, t.captions_language,
+       t.captions_source, t.object_key, t.bytes, t.sha256
+from versions.videos t
+join public.artifacts a on a.video_id = t.video_id and a.version = t.version
+where a.asset = 'raw_video' and a.superseded_at is null
+""",
+    """
+create view public.audio as
+select t.video_id, t.version, t.state, t.duration_ms, (t.duration_ms / 1000.0)::double precision as duration,
+       t.loudness_lufs, t.loudness_range_lu, t.peak_db, t.silences, t.rms_db, t.object_key, t.bytes, t.sha256
+from versions.audio t
+join public.artifacts a on a.video_id = t.video_id and a.version = t.version
+where a.asset = 'audio' and a.superseded_at is null
+""",
+    """
+create view public.transcripts as
+select t.video_id, t.version, t.has_speech, t.language, t.source, t.model, t.word_timing, t.full_text,
+       t.word_timestamps, t.segment_timestamps
+from versions.transcripts t
+join public.artifacts a on a.video_id = t.video_id and a.version = t.version
+where a.asset = 'transcript' and a.superseded_at is null
+""",
+    """
+create view public.scene_cuts as
+select t.video_id, t.version, t.time_ms, (t.time_ms / 1000.0)::double precision as time, t.score
+from versions.scene_cuts t
+join public.artifacts a on a.video_id = t.video_id and a.version = t.version
+where a.asset = 'scene_cuts' and a.superseded_at is null
+""",
+    """
+create view public.thumbnails as
+select t.video_id, t.version, t.time_ms, (t.time_ms / 1000.0)::double precision as time, t.width, t.height,
+       t.object_key, t.bytes, t.sha256
+from versions.thumbnails t
+join public.artifacts a on a.video_id = t.video_id and a.version = t.version
+where a.asset = 'thumbnails' and a.superseded_at is null
+""",
+    """
+create view public.moments as
+select t.video_id, t.version, t.moment_id, t.ordinal, t.start_ms, (t.start_ms / 1000.0)::double precision as
+       start_time, t.end_ms, (t.end_ms / 1000.0)::double precision as end_time, t.title, t.score, t.query,
+       t.found_by, t.generation_config
+from versions.moments t
+join public.artifacts a on a.video_id = t.video_id and a.version = t.version
+where a.asset = 'moments' and a.superseded_at is null
+""",
+    """
+create view public.clips as
+select t.video_id, t.version, t.moment_id, t.start_ms, (t.start_ms / 1000.0)::double precision as start_time,
+       t.end_ms, (t.end_ms / 1000.0)::double precision as end_time, t.duration_ms, (t.duration_ms / 1000.0)::double
+       precision as duration, t.frames, t.fps, t.width, t.height, t.object_key, t.bytes, t.sha256
+from versions.clips t
+join public.artifacts a on a.video_id = t.video_id and a.version = t.version
+where a.asset = 'clips' and a.superseded_at is null
+""",
+    """
+create view public.refined_moments as
+select t.video_id, t.version, t.moment_id, t.start_ms, (t.start_ms / 1000.0)::double precision as start_time,
+       t.end_ms, (t.end_ms / 1000.0)::double precision as end_time, t.title, t.refined_by, t.note
+from versions.refined_moments t
+join public.artifacts a on a.video_id = t.video_id and a.version = t.version
+where a.asset = 'refined_moments' and a.superseded_at is null
+""",
+    """
+create view public.transcript_segments as
+select t.video_id, t.version, t.ordinal, t.start_ms, (t.start_ms / 1000.0)::double precision as start_time,
+       t.end_ms, (t.end_ms / 1000.0)::double precision as end_time, t.text, t.speaker
+from versions.transcript_segments t
+join public.artifacts a on a.video_id = t.video_id and a.version = t.version
+where a.asset = 'transcript' and a.superseded_at is null
+""",
+    """
+create view public.latest_attempts as
+select distinct on (coalesce(video_id, intake_id::text), asset) *
+from public.pipeline_history
+order by coalesce(video_id, intake_id::text), asset, attempt_id desc
+""",
+    """
+create view public.failures as
+select l.video_id, coalesce(v.title, i.name) as title, coalesce(v.url, i.url) as url, l.asset, l.class, l.cause,
+       l.ended_at, l.run_id
+from public.latest_attempts l
+left join public.videos v on v.video_id = l.video_id
+left join lateral (
+    select url, name from public.url_intake
+    where intake_id = l.intake_id or (l.video_id is not null and video_id = l.video_id)
+    order by intake_id limit 1
+) i on true
+where l.outcome in ('failed', 'cancelled')
+""",
+    """
+create view public.intake_state as
+with mine as (
+    select intake_id,
+           bool_or(outcome in ('running', 'retrying')) as running,
+           (array_agg(asset order by attempt_id desc) filter (where outcome in ('failed', 'cancelled')))[1] as asset,
+           (array_agg(outcome order by attempt_id desc) filter (where outcome in ('failed', 'cancelled')))[1] as
+       ended,
+           (array_agg(class order by attempt_id desc) filter (where outcome in ('failed', 'cancelled')))[1] as class,
+           (array_agg(cause order by attempt_id desc) filter (where outcome in ('failed', 'cancelled')))[1] as cause,
+           count(distinct asset) filter (where outcome in ('completed', 'reused')) as done
+    from (
+        select distinct on (intake_id, asset) * from public.pipeline_history
+        where intake_id is not null order by intake_id, asset, attempt_id desc
+    ) newest
+    group by intake_id
+), earlier as (
+    select i.intake_id, min(e.intake_id) as duplicate_of
+    from public.url_intake i
+    join public.url_intake e
+        on e.video_id = i.video_id and e.options = i.options and e.intake_id < i.intake_id
+    left join mine m on m.intake_id = e.intake_id
+    where m.ended is null and i.options->'force' is distinct from 'true'::jsonb
+    group by i.intake_id
+)
+select i.intake_id, i.url, i.name, i.options, i.priority, i.submitted_at, i.submitted_by, i.video_id,
+       case when m.ended is not null and not m.running then m.ended
+            when m.done = 8 then 'completed'
+            when m.intake_id is not null then 'running'
+            when e.duplicate_of is not null then 'duplicate'
+            else 'waiting' end as state,
+       e.duplicate_of, m.asset as failed_asset, m.class, m.cause
+from public.url_intake i
+left join mine m using (intake_id)
+left join earlier e using (intake_id)
+""",
+)
 
 
 def upgrade() -> None:
@@ -37,12 +168,17 @@ def upgrade() -> None:
             "attempt_id", sa.BigInteger(), sa.Identity(always=True), nullable=False, comment="Number of the attempt."
         ),
         sa.Column("video_id", sa.Text(), nullable=True, comment="The video, where its name is known."),
-        sa.Column("asset", sa.Text(), nullable=False, comment="The asset; raw_video, with no video_id, for a submission that was refused."),
+        sa.Column(
+            "asset",
+            sa.Text(),
+            nullable=False,
+            comment="The asset; raw_video, with no video_id, for a submission that was refused.",
+        ),
         sa.Column(
             "attempt",
             sa.Integer(),
             nullable=False,
-            comment="1, 2, … for this video and asset; the highest one alone may commit.",
+            comment="1, 2, … for this video and asset; an open one alone may commit.",
         ),
         sa.Column(
             "outcome", sa.Text(), nullable=False, comment="running, completed, reused, retrying, failed or cancelled."
@@ -354,5 +490,5 @@ def upgrade() -> None:
         schema="versions",
         comment="Titled spans of the video: one row a moment.",
     )
-    for statement in create_views():
+    for statement in _VIEWS:
         op.execute(statement)
