@@ -144,7 +144,10 @@ def test_no_ffmpeg_outlives_a_process_that_is_killed() -> None:
     finally:
         parent.kill()
         parent.wait()
-    assert wait_for(lambda: not ffmpegs(marker))
+    gone = wait_for(lambda: not ffmpegs(marker))
+    for orphan in ffmpegs(marker):
+        os.kill(orphan, signal.SIGKILL)
+    assert gone
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
