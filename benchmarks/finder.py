@@ -42,12 +42,16 @@ print(time.process_time(), hours)
 """
 
 
-def cross_validate(talks: Sequence[Talk]) -> dict[str, float]:
-    """Mean scores over talks, each found with weights that were fitted without it."""
+def cross_validate(talks: Sequence[Talk], tested: Sequence[Talk] | None = None) -> dict[str, float]:
+    """Mean scores over talks, each found with weights that were fitted without it.
+
+    `tested`, in the same order, are what is found in instead: the talks with something taken away.
+    """
+    tested = tested or talks
     scores: list[Scores] = []
     for left_out in folds(len(talks)):
         finder = LocalFinder(fit([talk for index, talk in enumerate(talks) if index not in left_out]))
-        scores += [_scored(finder, talks[index]) for index in left_out]
+        scores += [_scored(finder, tested[index]) for index in left_out]
     return {name: sum(asdict(one)[name] for one in scores) / len(scores) for name in asdict(scores[0])}
 
 
@@ -105,11 +109,12 @@ def _quality(path: Path) -> dict[str, Figure]:
         "_no_turns": without_speakers,
         "_poor_text": as_poor_recogniser,
     }
+    talks = read_talks(path)
     figures: dict[str, Figure] = {}
     for suffix, change in changes.items():
         figures |= {
             f"{name}{suffix}": round(value, 4)
-            for name, value in cross_validate(read_talks(path, change=change)).items()
+            for name, value in cross_validate(talks, read_talks(path, change=change)).items()
         }
     return figures
 

@@ -114,15 +114,16 @@ def _steered(
 ) -> tuple[list[Part], list[float], str]:
     """Parts and scores as the query wants them, and what the note says about it."""
     found = steer(query, parts, talk.said, talk.space, least_s)
+    shown = " ".join(query.split())
     if not found:
-        return list(parts), list(worth), f'; nothing relates to "{query}", so all are shown'
+        return list(parts), list(worth), f'; nothing relates to "{shown}", so all are shown'
     at = {part.first: score for part, score in zip(parts, worth, strict=True)}
     firsts = sorted(at)
     own = [at[max(first for first in firsts if first <= one.part.first)] for one in found]
     mixed = [
         round(QUERY_SHARE * one.relevance + (1 - QUERY_SHARE) * score, 3) for one, score in zip(found, own, strict=True)
     ]
-    return [one.part for one in found], mixed, f'; kept what relates to "{query}"'
+    return [one.part for one in found], mixed, f'; kept what relates to "{shown}"'
 
 
 def _span(part: Part, said: Sequence[Passage], content: VideoContent, options: Options) -> Span:
@@ -130,7 +131,7 @@ def _span(part: Part, said: Sequence[Passage], content: VideoContent, options: O
     start = said[part.first].start_ms
     end = said[part.last].start_ms if part.last < len(said) else max(passage.end_ms for passage in said[part.first :])
     span = Span(start, max(end, start + 1))
-    end = _without_silence(span, said[part.last - 1].start_ms, content.silences, to_ms(_least_s(options)))
+    end = _without_silence(span, said[part.last - 1].start_ms, sorted(content.silences), to_ms(_least_s(options)))
     return Span(start, end)
 
 

@@ -18,8 +18,8 @@ MOST_WORDS = 4
 MOST_CANDIDATES = 40  # of one part; more never reached a title
 _CLAUSE: Final = re.compile(r"[.,;:!?…]+(?:\s|$)|\s[-–—]+\s|[—()\[\]{}\"“”]")
 # A phrase of two or three words says what is meant; one word is vague, four are often a chance run.
-_LENGTH_WORTH: Final = {1: 0.55, 2: 1.0, 3: 1.05, 4: 0.9}
-_ADJECTIVE: Final = re.compile(r"(?:ous|ful|able|ible|less|ive|ed|ish)$")
+_LENGTH_WORTH: Final = {1: 0.42, 2: 1.0, 3: 1.05, 4: 0.9}
+_ADJECTIVE: Final = re.compile(r"(?:^new|ous|ful|able|ible|less|ive|ed|ish)$")
 _LONE_ADJECTIVE: Final = re.compile(_ADJECTIVE.pattern.replace("ish", "ish|al|ic|ing|er|est"))
 
 Key = tuple[str, ...]
@@ -78,17 +78,18 @@ class PhraseBook:
         tallies = self._tallies[part]
         nested = _mostly_nested(tallies)
         forms = {key: self._form(key) for key in tallies if key not in nested}
-        worth = {key: self._worth(key, form, tallies[key], self._sizes[part]) for key, form in forms.items()}
+        worth = {key: self._worth(key, form, part) * self._topical(key, part) for key, form in forms.items()}
         ranked = sorted(worth, key=lambda key: (-worth[key], key))[:MOST_CANDIDATES]
-        return [Phrase(key, self._shown(forms[key]), worth[key]) for key in ranked if worth[key] > 0]
+        return [Phrase(key, " ".join(forms[key]).removesuffix("'s"), worth[key]) for key in ranked if worth[key] > 0]
 
     def _tallied(self, part: Sequence[Sequence[list[str]]], said: Sequence[Passage]) -> dict[Key, _Tally]:
         tallies: dict[Key, _Tally] = defaultdict(_Tally)
         for place, (clauses, passage) in enumerate(zip(part, said, strict=True)):
             announced = bool(CUES["topic"].search(passage.text.lower()))
             for clause in clauses:
-                for gram in _grams(clause, self._shut):
-                    key = tuple(map(stem, gram.words))
+                spelled = [self._spelling.get(clause[0].lower(), clause[0].lower()), *clause[1:]]
+                for gram in _grams(spelled, self._shut):
+                    key = tuple(stem(word.lower()) for word in gram.words)
                     self._forms[key][gram.words] += 1
                     tallies[key].add(
                         place,
@@ -100,35 +101,50 @@ class PhraseBook:
         return tallies
 
     def _form(self, key: Key) -> tuple[str, ...]:
-        """The words of the phrase as most often said."""
+        """The words of the phrase as most often written, so that New York and a new wallet keep their own case."""
         return max(self._forms[key].items(), key=lambda item: (item[1], item[0]))[0]
 
-    def _shown(self, form: Sequence[str]) -> str:
-        return " ".join(self._spelling.get(word, word) for word in form).removesuffix("'s")
-
-    def _worth(self, key: Key, form: Sequence[str], tally: _Tally, size: int) -> float:
-        elsewhere = self._total[key] - tally.count
-        others = max(1, sum(self._sizes) - size)
-        ratio = (tally.count / size) / ((elsewhere + 0.5) / (others + size))
-        contrast = max(0.05, log(0.5 + ratio))  # 0.05: what the whole video speaks of is no heading of one part
+    def _worth(self, key: Key, form: Sequence[str], part: int) -> float:
+        tally = self._tallies[part][key]
+        # 0.05: what the whole video speaks of is no heading of one part.
+        contrast = max(0.05, log(0.5 + tally.count / (self._expected(key, part) + 0.5 * self._share(part))))
         often = float(log(1 + tally.places) ** 1.5)
         where = 1.0 + 0.4 * tally.early + 0.3 * tally.announced
         return often * contrast * where * self._as_noun(form, tally) * _LENGTH_WORTH[len(form)]
 
+    def _share(self, part: int) -> float:
+        """The part's size over that of the whole video."""
+        return self._sizes[part] / sum(self._sizes)
+
+    def _expected(self, key: Key, part: int) -> float:
+        """How often the part would say the phrase if it said it as often as the rest of the video."""
+        tally = self._tallies[part].get(key)
+        elsewhere = self._total[key] - (tally.count if tally else 0)
+        return elsewhere * self._share(part)
+
+    def _topical(self, key: Key, part: int) -> float:
+        """How much more the part says the phrase's words, alone or in others: a barrel lid gains from rain barrels."""
+        singles = [(word,) for word in key]
+        counts = [self._tallies[part][one].count if one in self._tallies[part] else 0 for one in singles]
+        excess = [max(0.0, n - self._expected(one, part)) for n, one in zip(counts, singles, strict=True)]
+        return sum(log(2 + more) for more in excess) / len(key)
+
     def _as_noun(self, form: Sequence[str], tally: _Tally) -> float:
         """How much the phrase behaves as one that names something."""
-        named = self._named(form)
-        if len(form) == 1 and not named and (tally.ends_run < 0.5 * tally.count or not tally.after_determiner):
+        named = any(map(_is_name, form))
+        if len(form) == 1 and not named and not _names_alone(form[0], tally):
             return 0.0
-        generic: float = 0.5 ** sum(stem(word) in word_list("generic") for word in form)
+        generic: float = 0.5 ** sum(stem(word.lower()) in word_list("generic") for word in form)
         adjective = 0.4 if not named and (_ADJECTIVE if len(form) > 1 else _LONE_ADJECTIVE).search(form[-1]) else 1.0
         whole = 0.6 + 0.4 * tally.ends_run / tally.count
         determined = 0.7 + 0.5 * tally.after_determiner / tally.count
-        nouns = self._roles.nounness(form[0]) * self._roles.nounness(form[-1])
+        nouns = self._roles.nounness(form[0].lower()) * self._roles.nounness(form[-1].lower())
         return generic * adjective * whole * determined * nouns * (1.25 if named else 1.0)
 
-    def _named(self, form: Sequence[str]) -> bool:
-        return any(_is_name(self._spelling.get(word, word)) for word in form)
+
+def _names_alone(word: str, tally: _Tally) -> bool:
+    """Whether one word behaves as a noun: after a determiner, and mostly with no other content word after it."""
+    return tally.after_determiner > 0 and tally.ends_run >= 0.5 * tally.count and not _ADJECTIVE.search(word)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +167,8 @@ def _grams(clause: Sequence[str], shut: Set[str]) -> Iterator[_Gram]:
     for start, end in zip([-1, *first_shut], [*first_shut, len(words)], strict=True):
         for first in range(start + 1, end):
             for last in range(first + 1, min(end, first + MOST_WORDS) + 1):
-                phrase = tuple(words[first:last])
-                if _reads_well(phrase):
-                    yield _Gram(phrase, words[first - 1] if first else "", ends_run=last == end)
+                if _reads_well(words[first:last]):
+                    yield _Gram(tuple(clause[first:last]), words[first - 1] if first else "", ends_run=last == end)
 
 
 def _reads_well(phrase: Sequence[str]) -> bool:

@@ -90,7 +90,10 @@ def _title(number: int, span: Span, *, silent: bool, loudest: bool) -> str:
 
 
 def silence_at_end(span: Span, silences: Sequence[Span], *, from_ms: int) -> int | None:
-    """Where the silence begins that lasts to the end of `span`, if it begins at or after `from_ms`."""
+    """Where the silence begins that lasts to the end of `span`, if it begins at or after `from_ms`.
+
+    `silences` are in time order and don't overlap.
+    """
     at = bisect_right(silences, span.end_ms, key=lambda silence: silence.start_ms) - 1
     if at < 0 or silences[at].end_ms < span.end_ms - 500 or silences[at].start_ms < from_ms:
         return None

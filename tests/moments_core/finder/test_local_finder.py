@@ -131,7 +131,9 @@ def test_a_long_silence_at_the_end_of_a_moment_is_cut_off() -> None:
         sentence.model_copy(update={"start_ms": sentence.start_ms + 20_000, "end_ms": sentence.end_ms + 20_000})
         for sentence in whole.sentences[50:]
     ]
-    content = VideoContent(whole.duration_ms + 20_000, [*whole.sentences[:50], *later], silences=[silence])
+    content = VideoContent(
+        whole.duration_ms + 20_000, [*whole.sentences[:50], *later], silences=[Span(300_000, 300_500), silence]
+    )
     ends = [moment.span.end_ms for moment in found_in(content).moments]
     assert silence.start_ms + 300 in ends
     assert silence.end_ms not in ends

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from moments_core.finder.passages import Passage
+from moments_core.finder.roles import Roles
+from moments_core.finder.salience import Part
+from moments_core.finder.text import is_content, stem, terms, words
+from moments_core.finder.titles import titles
+from moments_core.finder.vocabulary import noise, word_list
+
+
+def said(*texts: str) -> list[Passage]:
+    return [Passage(at * 5000, at * 5000 + 5000, text, tuple(terms(text))) for at, text in enumerate(texts)]
+
+
+def titles_of(*parts: list[str]) -> list[str]:
+    texts = [text for part in parts for text in part]
+    bounds = [0]
+    for part in parts:
+        bounds.append(bounds[-1] + len(part))
+    return titles([Part(first, last) for first, last in pairwise(bounds)], said(*texts))
+
+
+GARDEN = [
+    "So let's talk about the compost heap.",
+    "You know, the compost heap is warm because of the worms.",
+    "Yeah, I put the kitchen scraps on the compost heap.",
+]
+NETWORK = [
+    "Now what is the Lightning Network?",
+    "People use the Lightning Network for small payments.",
+    "The UTXO set is not touched by the Lightning Network.",
+]
+
+
+def test_a_title_is_what_its_part_says_and_the_others_do_not() -> None:
+    first, second = titles_of(GARDEN, NETWORK)
+    assert first.startswith("Compost heap")
+    assert second.startswith("Lightning Network")
+
+
+def test_acronyms_and_names_keep_their_capitals() -> None:
+    texts = ["The UTXO set grows.", "We prune the UTXO set.", "Every UTXO set needs an iPhone."]
+    assert titles_of(texts, GARDEN)[0].startswith("UTXO set")
+
+
+def test_titles_are_told_apart_in_one_video() -> None:
+    named = titles_of(GARDEN, GARDEN, GARDEN)
+    assert len({title.lower() for title in named}) == 3
+
+
+@pytest.mark.parametrize(
+    "texts", [["Yeah, um, you know, I mean."], ["42 7 1999"], ["Going to, going to."], ["the of and"]]
+)
+def test_a_part_that_says_nothing_is_named_by_its_place(texts: list[str]) -> None:
+    assert titles_of(GARDEN, texts)[1] == "Part 2, 0:15"
+
+
+def test_no_title_begins_or_ends_with_a_filler_or_stop_word() -> None:
+    for title in titles_of(GARDEN, NETWORK):
+        for phrase in title.lower().split(" and "):
+            assert not {phrase.split()[0], phrase.split()[-1]} & noise()
+
+
+def test_other_languages_get_titles_of_their_long_words() -> None:
+    texts = ["Der Garten und der Kompost sind gut.", "Der Kompost ist in der Erde.", "Und der Kompost ist der Dünger."]
+    assert "Kompost" in titles_of(texts * 3, GARDEN)[0]
+
+
+def test_a_title_has_at_most_80_characters() -> None:
+    long = [f"The {'x' * 29} {'y' * 29} {'z' * 29}."] * 4
+    assert all(len(title) <= 80 for title in titles_of(long, GARDEN))
+
+
+def test_a_verb_is_told_from_a_noun_by_its_neighbours() -> None:
+    roles = Roles([["we", "accept", "the", "offer"], ["i", "accept", "it"], ["the", "offer", "of", "the", "day"]])
+    assert roles.nounness("accept") < 0.5 < roles.nounness("offer")
+
+
+@pytest.mark.parametrize(
+    ("word", "stemmed"),
+    [
+        ("channels", "channel"),
+        ("channel's", "channel"),
+        ("policies", "policy"),
+        ("boxes", "box"),
+        ("glass", "glass"),
+        ("bus", "bus"),
+        ("stopping", "stop"),
+        ("computed", "comput"),
+        ("string", "string"),
+        ("gas", "gas"),
+    ],
+)
+def test_endings_are_folded(word: str, stemmed: str) -> None:
+    assert stem(word) == stemmed
+
+
+def test_words_of_any_script_are_found() -> None:
+    assert words("Don’t stop—peer-to-peer, v3.1!") == ["don't", "stop", "peer-to-peer", "v3.1"]
+    assert words("日本語") == ["日本", "本語"]
+    assert words("♪♪ ...") == []
+
+
+def test_fillers_numbers_and_hashes_are_no_content() -> None:
+    assert not any(is_content(word) for word in ("yeah", "the", "x", "1999", "f" * 64))
+    assert is_content("compost")
+
+
+def test_word_lists_are_in_lower_case_and_read_once() -> None:
+    assert all(word == word.lower() for word in word_list("stop_words", "fillers", "never_in_title"))
+    assert word_list("generic") is word_list("generic")
