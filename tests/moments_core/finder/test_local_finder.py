@@ -132,7 +132,7 @@ def test_a_long_silence_at_the_end_of_a_moment_is_cut_off() -> None:
         for sentence in whole.sentences[50:]
     ]
     content = VideoContent(
-        whole.duration_ms + 20_000, [*whole.sentences[:50], *later], silences=[Span(300_000, 300_500), silence]
+        whole.duration_ms + 20_000, [*whole.sentences[:50], *later], silences=[silence, Span(100_000, 100_500)]
     )
     ends = [moment.span.end_ms for moment in found_in(content).moments]
     assert silence.start_ms + 300 in ends
