@@ -44,7 +44,9 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def _supervise(children: Sequence[subprocess.Popen[bytes]]) -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Also SIGINT: a shell script starts its background jobs with it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         while all(child.poll() is None for child in children):
             time.sleep(0.5)

@@ -17,7 +17,8 @@ from moments.services import DAEMON_LOCK, Lakehouse
 from moments_core.options import Options
 from moments_resources.intake import IntakeRow
 
-_POLL_SECONDS = 0.25
+_POLL_SECONDS = 0.5
+_DAEMON_SECONDS = 5.0
 _ENDED = {"completed", "failed", "cancelled", "duplicate"}
 _TERMINATION_SECONDS = 10.0
 
@@ -96,9 +97,10 @@ def _workers(lakehouse: Lakehouse, jobs: list[_Job]) -> Iterator[Callable[[], No
     """Yields what starts waiting jobs while there is room; on leaving early, every worker is told to stop."""
     everything = list(jobs)
     room = os.cpu_count() or 1
+    daemon = _Daemon(lakehouse)
 
     def start() -> None:
-        if _daemon_runs(lakehouse):
+        if all(job.started for job in everything) or daemon.runs():
             return
         for job in everything:
             busy = sum(other.worker is not None and other.worker.poll() is None for other in everything)
@@ -141,9 +143,20 @@ def _stop(workers: Sequence[subprocess.Popen[bytes]]) -> None:
             worker.wait()
 
 
-def _daemon_runs(lakehouse: Lakehouse) -> bool:
-    with lakehouse.database.try_lock(DAEMON_LOCK) as ours:
-        return not ours
+class _Daemon:
+    """Whether one is at work; asked again every few seconds, for it may end while we wait."""
+
+    def __init__(self, lakehouse: Lakehouse) -> None:
+        self._lakehouse = lakehouse
+        self._asked = float("-inf")
+        self._runs = False
+
+    def runs(self) -> bool:
+        if time.monotonic() - self._asked > _DAEMON_SECONDS:
+            self._asked = time.monotonic()
+            with self._lakehouse.database.try_lock(DAEMON_LOCK) as ours:
+                self._runs = not ours
+        return self._runs
 
 
 def _tail(log: Path | None) -> str:

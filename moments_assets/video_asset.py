@@ -150,7 +150,7 @@ class _VideoAsset:
                 check_name=check.name, passed=True, metadata={"kept since version": standing.version}
             )
         version = dg.DataVersion(f"attempt-{standing.attempt_id}")
-        yield dg.Output(Reused(standing), data_version=version, metadata={**standing.measures})
+        yield dg.Output(Reused(standing), data_version=version, metadata=dict(standing.measures))
 
     def _check(self, frame: "DataFrame", tables: Mapping[str, Any], video_id: str) -> Iterator[Any]:
         """Check before the commit: what breaks a rule is never seen by a reader. Raises CheckError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -43,26 +44,28 @@ def template(server: str) -> str:
     return TEMPLATE
 
 
+@pytest.fixture(scope="session")
+def copied_database(server: str, template: str) -> Callable[[], AbstractContextManager[str]]:
+    """`with copied_database() as url`: a database of one's own with our schema, dropped at the end."""
+
+    @contextmanager
+    def copy() -> Iterator[str]:
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        _execute(server, f'create database "{name}" template "{template}"')
+        try:
+            yield _named(server, name)
+        finally:
+            _execute(server, f'drop database "{name}" with (force)')
+
+    return copy
+
+
 @pytest.fixture
-def new_database(server: str, template: str) -> Iterator[Callable[[], str]]:
-    """Makes databases with our schema, and drops them at the end."""
-    made = []
-
-    def make() -> str:
-        made.append(f"test_{uuid.uuid4().hex[:12]}")
-        _execute(server, f'create database "{made[-1]}" template "{template}"')
-        return _named(server, made[-1])
-
-    yield make
-    for name in made:
-        _execute(server, f'drop database "{name}" with (force)')
-
-
-@pytest.fixture
-def database(new_database: Callable[[], str]) -> Iterator[Database]:
-    database = Database(new_database())
-    yield database
-    database.engine.dispose()
+def database(copied_database: Callable[[], AbstractContextManager[str]]) -> Iterator[Database]:
+    with copied_database() as url:
+        database = Database(url)
+        yield database
+        database.engine.dispose()
 
 
 @pytest.fixture

@@ -1,0 +1,74 @@
+"""Settings: each has a default, a wrong one is named in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moments.services import open_store
+from moments.settings import DEFAULT_POOLS, PROJECT, Settings, load_settings, parse_pools
+from moments_core.errors import SettingsError
+from moments_resources.store.file import FileStore
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # no .env here
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"MOMENTS_{name.upper()}", raising=False)
+
+
+def test_without_a_setting_everything_is_embedded() -> None:
+    settings = load_settings()
+    assert settings.state == PROJECT / ".moments"
+    assert settings.database_url is None
+    assert (settings.asr_model, settings.generation_model, settings.refinement_model) == ("local", "local", "local")
+    assert not settings.allow_private_hosts
+    assert settings.pools == DEFAULT_POOLS
+
+
+def test_a_dotenv_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("MOMENTS_ASR_MODEL=parakeet\nUNRELATED=1\n")
+    assert load_settings().asr_model == "parakeet"
+
+
+def test_the_environment_goes_before_the_dotenv_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("MOMENTS_ASR_MODEL=parakeet\n")
+    monkeypatch.setenv("MOMENTS_ASR_MODEL", "whisper")
+    assert load_settings().asr_model == "whisper"
+
+
+def test_pools_that_are_named_replace_their_default_alone() -> None:
+    assert parse_pools("asr=5, clips=1") == {**DEFAULT_POOLS, "asr": 5, "clips": 1}
+
+
+@pytest.mark.parametrize("text", ["asr", "asr=0", "asr=-1", "gpu=1", "asr=two", "asr=1;clips=2"])
+def test_a_wrong_pool_is_named(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOMENTS_POOLS", text)
+    with pytest.raises(SettingsError, match="MOMENTS_POOLS: .*is no limit"):
+        load_settings()
+
+
+def test_a_wrong_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOMENTS_ALLOW_PRIVATE_HOSTS", "perhaps")
+    with pytest.raises(SettingsError, match="MOMENTS_ALLOW_PRIVATE_HOSTS"):
+        load_settings()
+
+
+def test_the_store_lies_in_the_state_folder_whatever_its_name(tmp_path: Path) -> None:
+    store = open_store(Settings(home=tmp_path / "100% é #1"))
+    assert isinstance(store, FileStore)
+    assert store.root == tmp_path / "100% é #1" / "store"
+
+
+def test_a_file_url_may_hold_escapes() -> None:
+    store = open_store(Settings(store_url="file:///srv/media%20store"))
+    assert isinstance(store, FileStore)
+    assert store.root == Path("/srv/media store")
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/prefix", "/srv/store", "file://elsewhere/srv", ""])
+def test_a_store_that_nobody_answers_to_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="MOMENTS_STORE_URL"):
+        open_store(Settings(store_url=url))
