@@ -295,7 +295,7 @@ def dev(port: int) -> None:
 
 def _options(asked: dict[str, Any]) -> Any:
     from moments_core.errors import SettingsError
-    from moments_resources.intake import read_options
+    from moments_core.options import read_options
 
     try:
         return read_options(asked)

@@ -10,7 +10,7 @@ from moments_assets.video_content import moments_of, span_of, transcript_of
 from moments_core.moment import overlapping_pairs
 from moments_core.sentences import transcript_problems
 from moments_core.time import Span
-from moments_resources.table_io import first_row
+from moments_resources.frames import first_row
 
 if TYPE_CHECKING:
     from pandas import DataFrame

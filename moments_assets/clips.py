@@ -11,14 +11,15 @@ from moments_assets.video_content import span_of
 from moments_core.clip_plan import plan_clip
 from moments_core.errors import MediaError
 from moments_core.time import Span, total_ms
+from moments_resources.frames import new_table
 from moments_resources.media.cutter import check_clip, cut_clip, output_rate
 from moments_resources.media.probe import VideoProbe, probe_video
-from moments_resources.media.runner import FfmpegRunner
-from moments_resources.step import Step
-from moments_resources.table_io import new_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from moments_resources.media.runner import FfmpegRunner
+    from moments_resources.step import Step
 
 
 @video_asset(code_version="1", kinds={"ffmpeg"}, pool="clips", checks=[CLIPS_PLAY])

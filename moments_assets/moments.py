@@ -10,13 +10,14 @@ from moments_assets.checks import MOMENTS_ARE_SOUND
 from moments_assets.previews import moments_preview
 from moments_assets.video_asset import video_asset
 from moments_assets.video_content import content_of
-from moments_core.content import MomentFinder
 from moments_core.moment import Moment, moment_id
-from moments_resources.step import Step
-from moments_resources.table_io import new_table
+from moments_resources.frames import new_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from moments_core.content import MomentFinder
+    from moments_resources.step import Step
 
 
 @video_asset(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from moments_core.moment import Moment, Refined
 from moments_core.time import clock
-from moments_core.transcript import Transcript
+
+if TYPE_CHECKING:
+    from moments_core.moment import Moment, Refined
+    from moments_core.transcript import Transcript
 
 _MOST_ROWS = 40  # the event log keeps every preview for good
 _MOST_SENTENCES = 30

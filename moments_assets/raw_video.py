@@ -12,17 +12,18 @@ from moments_assets.video_asset import video_asset
 from moments_core.source import redacted
 from moments_core.transcript import TranscriptSource
 from moments_resources.downloader import Downloader, Fetched, Limits
-from moments_resources.intake import Intake, IntakeRow
+from moments_resources.frames import new_table
 from moments_resources.media.joining import join_streams
 from moments_resources.media.probe import VideoProbe, probe_video
-from moments_resources.media.runner import FfmpegRunner
 from moments_resources.media.tracks import embedded_captions
-from moments_resources.step import Step
-from moments_resources.store.interface import ObjectStore
-from moments_resources.table_io import new_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from moments_resources.intake import Intake, IntakeRow
+    from moments_resources.media.runner import FfmpegRunner
+    from moments_resources.step import Step
+    from moments_resources.store.interface import ObjectStore
 
 
 @video_asset(code_version="1", kinds={"ffmpeg", "python"}, pool="download")

@@ -10,13 +10,14 @@ from moments_assets.checks import REFINED_STAY_IN_THEIR_CLIPS
 from moments_assets.previews import refined_preview
 from moments_assets.video_asset import video_asset
 from moments_assets.video_content import content_of, moments_of, span_of
-from moments_core.content import MomentRefiner
-from moments_core.moment import Moment, Refined
-from moments_resources.step import Step
-from moments_resources.table_io import new_table
+from moments_resources.frames import new_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from moments_core.content import MomentRefiner
+    from moments_core.moment import Moment, Refined
+    from moments_resources.step import Step
 
 
 @video_asset(

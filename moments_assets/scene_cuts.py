@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from moments_assets.video_asset import video_asset
 from moments_core.time import clock
+from moments_resources.frames import first_row, new_table
 from moments_resources.media.probe import probe_video
-from moments_resources.media.runner import FfmpegRunner
 from moments_resources.media.scenes import scene_cuts as find_scene_cuts
-from moments_resources.step import Step
-from moments_resources.table_io import first_row, new_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from moments_resources.media.runner import FfmpegRunner
+    from moments_resources.step import Step
 
 
 @video_asset(code_version="1", kinds={"ffmpeg"})

@@ -8,12 +8,13 @@ import dagster as dg
 
 from moments_assets.previews import picture
 from moments_assets.video_asset import video_asset
+from moments_resources.frames import first_row, new_table
 from moments_resources.media.stills import filmstrip, stills
-from moments_resources.step import Step
-from moments_resources.table_io import first_row, new_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from moments_resources.step import Step
 
 COUNT = 8  # one row of a filmstrip
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from moments_resources.speech import SpeechToText
 
 from moments_assets.checks import WORDS_ARE_IN_ORDER
 from moments_assets.previews import transcript_preview
@@ -14,11 +13,13 @@ from moments_assets.video_content import spans_of
 from moments_core.captions import transcript_from_captions
 from moments_core.errors import MediaError
 from moments_core.transcript import Transcript, TranscriptSource
-from moments_resources.step import Step
-from moments_resources.table_io import first_row, new_table
+from moments_resources.frames import first_row, new_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from moments_resources.speech import SpeechToText
+    from moments_resources.step import Step
 
 
 @video_asset(

@@ -9,7 +9,7 @@ from moments_core.content import VideoContent
 from moments_core.moment import Moment
 from moments_core.time import Span
 from moments_core.transcript import Sentence, Transcript, TranscriptSource, Word
-from moments_resources.table_io import first_row
+from moments_resources.frames import first_row
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from moments_core.errors import SettingsError
 
 DEFAULT_MIN_SECONDS = 25.0
 
@@ -35,3 +37,14 @@ class Options(BaseModel):
         if self.max_seconds is not None and self.max_seconds < (self.min_seconds or 0):
             raise ValueError("max_seconds must not be below min_seconds")
         return self
+
+
+def read_options(raw: object) -> Options:
+    """Options of an intake row or a command. Raises SettingsError naming the field that is wrong."""
+    try:
+        return Options.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"])[:80] or "options"
+        message = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"Option {field}: {message}.", field=field) from error

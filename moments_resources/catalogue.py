@@ -87,7 +87,7 @@ class Artifact:
     inputs: Mapping[str, int]
     objects: Sequence[Mapping[str, object]]
     row_count: int
-    measures: Mapping[str, object]
+    measures: Mapping[str, Any]
     seconds: float
 
     def is_made_by(self, recipe: Recipe, inputs: Mapping[str, int]) -> bool:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import insert, text, update
 
-from moments_core.errors import MomentsError, PermanentError, SettingsError, SourceError, TransientError
+from moments_core.errors import MomentsError, PermanentError, SourceError, TransientError
 from moments_core.options import Options
 from moments_core.source import parse_url, video_id_for_content
 from moments_resources.catalogue import evidence_of
@@ -31,7 +30,7 @@ _REFUSED_IN = "raw_video"  # the first asset: the one that can't be made
 
 @dataclass(frozen=True, slots=True)
 class IntakeRow:
-    """One submission. `options` is as somebody wrote it: read it with `read_options`."""
+    """One submission. `options` is as somebody wrote it: read it with moments_core.options.read_options."""
 
     intake_id: int
     url: str
@@ -44,17 +43,6 @@ class IntakeRow:
     def upload_key(self) -> str | None:
         """Key of the uploaded file in the object store, or None for a URL."""
         return self.url.removeprefix(UPLOAD) if self.url.startswith(UPLOAD) else None
-
-
-def read_options(raw: object) -> Options:
-    """Options of an intake row or a command. Raises SettingsError naming the field that is wrong."""
-    try:
-        return Options.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"])[:80] or "options"
-        message = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"Option {field}: {message}.", field=field) from error
 
 
 def name_video(url: str) -> str:

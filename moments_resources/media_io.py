@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moments_core.errors import CheckError
+from moments_resources.asset_tables import BY_ASSET, MEDIA_COLUMNS
 from moments_resources.catalogue import Artifact
+from moments_resources.frames import FILE, object_column, rows_of
 from moments_resources.step import Step
 from moments_resources.store.file import file_sha256
 from moments_resources.store.interface import StoredFile, StoredObject, safe_name
-from moments_resources.table_io import FILE, Made, TableIO, object_column, rows_of
-from moments_resources.tables import ASSET_TABLES, MEDIA_COLUMNS
+from moments_resources.table_io import Made, TableIO
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -24,7 +25,7 @@ class MediaIO(TableIO):
         if FILE not in made.frame:
             raise CheckError("A media asset's table needs the column `file`. This is a defect; please report it.")
         stored = [self._upload(file, made.step) for file in made.frame[FILE]]
-        rows = rows_of(_with_objects(made.frame, stored), ASSET_TABLES[made.step.request.asset])
+        rows = rows_of(_with_objects(made.frame, stored), BY_ASSET[made.step.request.asset])
         return made.step.commit(rows, [item.as_json() for item in stored if item])
 
     def _upload(self, file: Path | StoredFile | None, step: Step) -> StoredObject | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dagster as dg
 from pydantic import Field
 
-from moments_core.options import Options
-from moments_resources.intake import read_options
+from moments_core.options import Options, read_options
 
 
 class RunOptions(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from moments_core.errors import CheckError, PermanentError
+from moments_core.errors import PermanentError
+from moments_resources.asset_tables import BY_ASSET
 from moments_resources.catalogue import Artifact, Catalogue
+from moments_resources.frames import FILE, frame_of, object_column, rows_of, with_version
 from moments_resources.step import Step
-from moments_resources.storable import storable
 from moments_resources.store.interface import ObjectStore, StoredFile
-from moments_resources.tables import ASSET_TABLES, IDENTITY_COLUMNS, MEDIA_COLUMNS, holds_media
 
 if TYPE_CHECKING:
-    from pandas import DataFrame, Series
-    from sqlalchemy import Table
-
-FILE = "file"
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class TableIO(dg.IOManager):
 
     def write(self, made: Made) -> Artifact:
         """Commit the table of a step."""
-        rows = rows_of(made.frame, ASSET_TABLES[made.step.request.asset])
+        rows = rows_of(made.frame, BY_ASSET[made.step.request.asset])
         return made.step.commit(rows)
 
     def load_input(self, context: dg.InputContext) -> DataFrame:
@@ -69,79 +66,10 @@ class TableIO(dg.IOManager):
         artifact = self._catalogue.current(video_id, asset)
         if artifact is None:
             raise PermanentError(f"There is no {asset} of {video_id} yet: materialize {asset} first.")
-        frame = frame_of(self._catalogue.rows(artifact), ASSET_TABLES[asset])
-        if holds_media(ASSET_TABLES[asset]):
+        frame = frame_of(self._catalogue.rows(artifact), BY_ASSET[asset])
+        if BY_ASSET[asset].holds_media:
             frame[FILE] = object_column([self._file(row) for row in frame.to_dict("records")])
-        frame.attrs[_ARTIFACT] = artifact
-        return frame
+        return with_version(frame, artifact.version)
 
     def _file(self, row: Mapping[Any, Any]) -> StoredFile | None:
         return StoredFile(self._store, row["object_key"], row["sha256"]) if row["object_key"] else None
-
-
-_ARTIFACT = "artifact"
-
-
-def version_read(frame: DataFrame) -> int:
-    """Which version a loaded table is; noted as lineage."""
-    artifact: Artifact = frame.attrs[_ARTIFACT]
-    return artifact.version
-
-
-def new_table(asset: str, rows: Sequence[Mapping[str, Any]]) -> DataFrame:
-    """What an asset returns: its rows, with `file` in place of a media table's key, size and hash.
-
-    A column that a row leaves out is empty. Raises CheckError for one that the table does not have.
-    """
-    import pandas as pd
-
-    table = ASSET_TABLES[asset]
-    names = [column.name for column in table.c if column.name not in IDENTITY_COLUMNS]
-    if holds_media(table):
-        names = [name for name in names if name not in MEDIA_COLUMNS] + [FILE]
-    unknown = {name for row in rows for name in row} - set(names)
-    if unknown:  # pandas would drop them without a word
-        raise _defect(table, unknown=sorted(unknown))
-    return pd.DataFrame([dict(row) for row in rows], columns=names, dtype=object)
-
-
-def first_row(frame: DataFrame) -> dict[str, Any]:
-    """The only row of a table that has one row a video."""
-    return {str(name): value for name, value in frame.iloc[0].items()}
-
-
-def frame_of(rows: Sequence[Mapping[str, Any]], table: Table) -> DataFrame:
-    """Rows as a table with the declared columns, also where there are none. Values stay what they are in Python."""
-    import pandas as pd
-
-    names = [column.name for column in table.c if column.name not in IDENTITY_COLUMNS]
-    return pd.DataFrame([dict(row) for row in rows], columns=names, dtype=object)
-
-
-def rows_of(frame: DataFrame, table: Table) -> list[dict[str, Any]]:
-    """A table as rows for the database. Raises CheckError unless it has the declared columns and their values."""
-    declared = {column.name: column for column in table.c if column.name not in IDENTITY_COLUMNS}
-    given = set(frame.columns)
-    if given != set(declared):
-        raise _defect(table, missing=sorted(set(declared) - given), unknown=sorted(given - set(declared)))
-    rows = [{str(name): storable(value) for name, value in row.items()} for row in frame.to_dict("records")]
-    # Said here, with the column's name: a JSON column would take a None as JSON's own null.
-    required = [name for name, column in declared.items() if not column.nullable]
-    empty = {name for row in rows for name in required if row[name] is None}
-    if empty:
-        raise _defect(table, empty=sorted(empty))
-    return rows
-
-
-def _defect(table: Table, **columns: Sequence[str]) -> CheckError:
-    found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in columns.items() if names)
-    return CheckError(
-        f"The table for {table.name} is not as declared ({found}). This is a defect; please report it.", **columns
-    )
-
-
-def object_column(values: Sequence[object]) -> Series[Any]:
-    """A column that keeps Python's own values: pandas would turn whole numbers beside None into floats."""
-    import pandas as pd
-
-    return pd.Series(list(values), dtype=object)

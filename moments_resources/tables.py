@@ -17,6 +17,7 @@ from sqlalchemy import (
     DateTime,
     Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -29,6 +30,9 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.schema import SchemaItem
+
+from moments_resources.asset_tables import BY_ASSET, IDENTITY_COLUMNS, MOMENTS, TRANSCRIPT_SEGMENTS, AssetTable
 
 VERSIONS = "versions"
 
@@ -158,171 +162,47 @@ models = Table(
 )
 
 
-def _versioned(name: str, *columns: Column[Any], key: tuple[str, ...] = (), comment: str) -> Table:
+_SQL_TYPES: dict[str, Any] = {
+    "text": Text,
+    "integer": Integer,
+    "bigint": BigInteger,
+    "float": Float,
+    "boolean": Boolean,
+    "json": JSONB,
+    "time": DateTime(timezone=True),
+}
+
+
+def _versioned(table: AssetTable, *constraints: SchemaItem) -> Table:
+    columns = [
+        Column(column.name, _SQL_TYPES[column.kind], nullable=column.nullable, comment=column.comment)
+        for column in table.columns
+    ]
     return Table(
-        name,
+        table.name,
         metadata,
         _required("video_id", Text, "The video."),
         _required("version", Integer, "Version of the asset, as in artifacts."),
         *columns,
-        PrimaryKeyConstraint("video_id", "version", *key),
+        PrimaryKeyConstraint(*IDENTITY_COLUMNS, *table.key),
+        *constraints,
         schema=VERSIONS,
-        comment=comment,
+        comment=table.comment,
     )
 
 
-def _media_columns(*, nullable: bool = False) -> tuple[Column[Any], ...]:
-    make = _optional if nullable else _required
-    return (
-        make("object_key", Text, "Key of the file in the object store."),
-        make("bytes", BigInteger, "Size of the file in bytes."),
-        make("sha256", Text, "SHA-256 of the file."),
-    )
-
-
-videos = _versioned(
-    "videos",
-    _required("url", Text, "Where it came from, without anything secret."),
-    _required("site", Text, "Site it came from (youtube, web, file, …)."),
-    _optional("title", Text, "Title on the site, or the file's name."),
-    _optional("channel", Text, "Channel or uploader."),
-    _optional("published_at", DateTime(timezone=True), "When the site published it."),
-    _optional("description", Text, "Description on the site."),
-    _required("duration_ms", BigInteger, "Length in milliseconds."),
-    _required("width", Integer, "Pixels, as displayed."),
-    _required("height", Integer, "Pixels, as displayed."),
-    _required("fps", Float, "Frames a second; the mean where the rate varies."),
-    _required("variable_frame_rate", Boolean, "Whether the rate varies."),
-    _required("container", Text, "Container format."),
-    _required("video_codec", Text, "Codec of the picture."),
-    _optional("audio_codec", Text, "Codec of the sound; empty where there is none."),
-    _required("has_audio", Boolean, "Whether there is a sound stream."),
-    _required("streams", JSONB, "All streams: kind, codec, language."),
-    _optional("captions", Text, "The video's own captions, as WebVTT or SRT."),
-    _optional("captions_language", Text, "Their language."),
-    _optional("captions_source", Text, "human_captions or automatic_captions."),
-    *_media_columns(),
-    comment="The raw videos: one row a video.",
-)
-
-audio = _versioned(
-    "audio",
-    _required("state", Text, "sound, silent (a stream with nothing to hear) or none (no sound stream)."),
-    _required("duration_ms", BigInteger, "Length in milliseconds; 0 where there is none."),
-    _optional("loudness_lufs", Float, "Integrated loudness (EBU R 128), LUFS."),
-    _optional("loudness_range_lu", Float, "Loudness range (EBU R 128), LU."),
-    _optional("peak_db", Float, "Peak level, dBFS."),
-    _required("silences", JSONB, "Pauses: [[start_ms, end_ms], …]."),
-    _required("rms_db", JSONB, "Level, dBFS, one number a second."),
-    *_media_columns(nullable=True),
-    comment="The sound as 16 kHz mono FLAC, with its pauses and loudness: one row a video.",
-)
-
-transcripts = _versioned(
-    "transcripts",
-    _required("has_speech", Boolean, "Whether anything was said."),
-    _optional("language", Text, "BCP 47 tag, where known."),
-    _required("source", Text, "human_captions, automatic_captions, speech_model or none."),
-    _required("model", Text, "What made it."),
-    _required("word_timing", Text, "measured, interpolated or none."),
-    _required("full_text", Text, "All that was said."),
-    _required("word_timestamps", JSONB, "[{start_ms, end_ms, text, confidence}]."),
-    _required("segment_timestamps", JSONB, "[{start_ms, end_ms, text, speaker, turn_start}]."),
-    comment="What was said: one row a video.",
-)
-
-transcript_segments = _versioned(
-    "transcript_segments",
-    _required("ordinal", Integer, "1, 2, … in time order."),
-    _required("start_ms", BigInteger, "Start in milliseconds."),
-    _required("end_ms", BigInteger, "End in milliseconds (exclusive)."),
-    _required("text", Text, "The sentence."),
-    _optional("speaker", Text, "Who, where known."),
-    key=("ordinal",),
-    comment="What was said, a row a sentence, with a full-text index (to_tsvector('simple', text)).",
-)
+transcript_segments = _versioned(TRANSCRIPT_SEGMENTS)
 Index(
     "transcript_segments_text",
     func.to_tsvector(text("'simple'"), transcript_segments.c.text),
     postgresql_using="gin",
 )
 
-scene_cuts = _versioned(
-    "scene_cuts",
-    _required("time_ms", BigInteger, "First frame of the new scene, in milliseconds."),
-    _required("score", Float, "How strong the change is, 0..100."),
-    key=("time_ms",),
-    comment="Where the picture changes: one row a cut.",
-)
-
-thumbnails = _versioned(
-    "thumbnails",
-    _required("time_ms", BigInteger, "Time of the picture in milliseconds."),
-    _required("width", Integer, "Pixels."),
-    _required("height", Integer, "Pixels."),
-    *_media_columns(),
-    key=("time_ms",),
-    comment="Small pictures of the video, a row each.",
-)
-
-moments = _versioned(
-    "moments",
-    _required("moment_id", Text, "Name of the moment: equal for equal video, span and title."),
-    _required("ordinal", Integer, "1, 2, … in time order."),
-    _required("start_ms", BigInteger, "Start in milliseconds."),
-    _required("end_ms", BigInteger, "End in milliseconds (exclusive)."),
-    _required("title", Text, "What it is about."),
-    _required("score", Float, "0..1: how much it deserves to be watched."),
-    _optional("query", Text, "What was looked for, where something was asked for."),
-    _required("found_by", Text, "Maker and its version."),
-    _required("generation_config", ForeignKey("generation_configs.sha256"), "How: generation_configs.sha256."),
-    key=("moment_id",),
-    comment="Titled spans of the video: one row a moment.",
-)
-
-clips = _versioned(
-    "clips",
-    _required("moment_id", Text, "The moment that it shows."),
-    _required("start_ms", BigInteger, "Where the clip starts in the video, ms: clip time + start_ms = video time."),
-    _required("end_ms", BigInteger, "Where it ends in the video, ms (exclusive)."),
-    _required("duration_ms", BigInteger, "Length as decoded, ms."),
-    _required("frames", Integer, "Frames as decoded."),
-    _required("fps", Float, "Frames a second, constant."),
-    _required("width", Integer, "Pixels."),
-    _required("height", Integer, "Pixels."),
-    *_media_columns(),
-    key=("moment_id",),
-    comment="A video file for each moment, padded on both sides.",
-)
-
-refined_moments = _versioned(
-    "refined_moments",
-    _required("moment_id", Text, "The moment that was refined."),
-    _required("start_ms", BigInteger, "Refined start in milliseconds."),
-    _required("end_ms", BigInteger, "Refined end in milliseconds (exclusive)."),
-    _required("title", Text, "Title, as the parent's."),
-    _required("refined_by", Text, "Maker and its version."),
-    _required("note", Text, "What moved the boundaries, or why they stayed."),
-    key=("moment_id",),
-    comment="Each moment with refined boundaries; the original stays in moments.",
-)
-
-#: The table of each asset, in the order in which data flows.
+#: The SQL table of each asset, in the order in which data flows.
 ASSET_TABLES: dict[str, Table] = {
-    "raw_video": videos,
-    "audio": audio,
-    "transcript": transcripts,
-    "scene_cuts": scene_cuts,
-    "thumbnails": thumbnails,
-    "moments": moments,
-    "clips": clips,
-    "refined_moments": refined_moments,
+    asset: _versioned(
+        table,
+        *([ForeignKeyConstraint(["generation_config"], ["generation_configs.sha256"])] if table is MOMENTS else ()),
+    )
+    for asset, table in BY_ASSET.items()
 }
-
-MEDIA_COLUMNS = ("object_key", "bytes", "sha256")
-IDENTITY_COLUMNS = ("video_id", "version")
-
-
-def holds_media(table: Table) -> bool:
-    """Whether each row of the table stands for a file."""
-    return all(name in table.c for name in MEDIA_COLUMNS)

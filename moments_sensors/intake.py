@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from moments_assets.jobs import process_video
 from moments_assets.partitions import INTAKE_TAG, videos
 from moments_core.errors import MomentsError
-from moments_core.options import Options
-from moments_resources.intake import Intake, IntakeRow, name_video, read_options
+from moments_core.options import Options, read_options
+
+if TYPE_CHECKING:
+    from moments_resources.intake import Intake, IntakeRow
 
 BATCH = 100  # run keys are looked up one by one, so a tick stays short
 
@@ -52,6 +55,8 @@ class Refused:
 
 def decide(row: IntakeRow) -> Accepted | Refused:
     """Whether a row can be worked on. A row that came by SQL is as hostile as any other input."""
+    from moments_resources.intake import name_video
+
     try:
         return Accepted(row, row.video_id or name_video(row.url), read_options(row.options))
     except MomentsError as error:
@@ -70,6 +75,18 @@ def take_in(intake: Intake, rows: Sequence[IntakeRow]) -> list[Accepted]:
     return accepted
 
 
+def tick(intake: Intake) -> dg.SensorResult | dg.SkipReason:
+    """What one look at the intake table asks for."""
+    accepted = take_in(intake, intake.waiting(BATCH))
+    if not accepted:
+        return dg.SkipReason("No submission is waiting.")
+    return dg.SensorResult(
+        run_requests=[item.run_request() for item in accepted],
+        # Partitions are added before the runs are asked for, so no run meets an unknown one.
+        dynamic_partitions_requests=[videos.build_add_request(sorted({item.video_id for item in accepted}))],
+    )
+
+
 @dg.sensor(
     name="intake",
     job=process_video,
@@ -79,12 +96,4 @@ def take_in(intake: Intake, rows: Sequence[IntakeRow]) -> list[Accepted]:
     description="Asks for a run for every row of url_intake that nobody has started.",
 )
 def intake_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    intake: Intake = context.resources.intake
-    accepted = take_in(intake, intake.waiting(BATCH))
-    if not accepted:
-        return dg.SkipReason("No submission is waiting.")
-    return dg.SensorResult(
-        run_requests=[item.run_request() for item in accepted],
-        # Partitions are added before the runs are asked for, so no run meets an unknown one.
-        dynamic_partitions_requests=[videos.build_add_request(sorted({item.video_id for item in accepted}))],
-    )
+    return tick(context.resources.intake)

@@ -36,9 +36,10 @@ def shared_database(server: str, template: str) -> Iterator[Database]:
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """A migrated database without rows; one of its own for a test that names `changes_schema`."""
     if "changes_schema" in request.fixturenames:
-        database = Database(request.getfixturevalue("new_database")())
-        yield database
-        database.engine.dispose()
+        with request.getfixturevalue("copied_database")() as url:
+            database = Database(url)
+            yield database
+            database.engine.dispose()
         return
     database = request.getfixturevalue("shared_database")
     yield database

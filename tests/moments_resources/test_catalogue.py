@@ -237,7 +237,7 @@ def test_rows_come_back_in_time_order_whatever_they_are_called(
 def test_the_way_in_which_moments_were_found_is_stored_once(
     commit: Commit, sql: Sql, moment_rows: Callable[..., list[dict[str, Any]]]
 ) -> None:
-    commit([])
+    commit([], recipe=Recipe("1", {"what": "scene cuts, no moments"}))
     for video_id in ("web-1", "web-2"):
         commit(moment_rows(RECIPE), "moments", video_id=video_id)
     assert sql("select sha256, config from generation_configs") == [

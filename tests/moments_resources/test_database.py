@@ -84,6 +84,21 @@ def test_a_lock_is_given_back_at_the_end_of_its_block_and_not_kept_by_the_pool(
         assert ours
 
 
+def test_who_comes_after_a_lock_never_finds_it_taken(database: Database, other: Database) -> None:
+    for _ in range(30):  # the server needs a moment to notice a connection that was just closed
+        with database.lock("x"):
+            pass
+        with other.try_lock("x") as ours:
+            assert ours
+
+
+def test_the_session_of_a_lock_is_not_used_for_other_work(other: Database) -> None:
+    with other.lock("x", while_waiting=lambda: None):
+        pass
+    with other.begin() as connection:
+        assert connection.scalar(text("show lock_timeout")) == "0"
+
+
 def test_try_lock_says_no_without_waiting(database: Database, other: Database) -> None:
     with database.try_lock("x") as first, other.try_lock("x") as second, other.try_lock("y") as elsewhere:
         assert (first, second, elsewhere) == (True, False, True)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from moments_core.errors import MomentsError, PermanentError, SettingsError, SourceError, TransientError
-from moments_core.options import Options
+from moments_core.options import Options, read_options
 from moments_resources.database import Database
-from moments_resources.intake import Intake, IntakeRow, name_video, read_options
+from moments_resources.intake import Intake, IntakeRow, name_video
 from moments_resources.makers import Choice
 from moments_resources.options import RunOptions
 from moments_resources.store.file import FileStore

@@ -9,11 +9,12 @@ import pytest
 
 from moments_core.errors import CheckError
 from moments_resources.catalogue import Artifact, Catalogue
+from moments_resources.frames import new_table
 from moments_resources.media_io import MediaIO
 from moments_resources.step import Step
 from moments_resources.store.file import FileStore
 from moments_resources.store.interface import StoredFile, is_key, safe_name
-from moments_resources.table_io import Made, new_table
+from moments_resources.table_io import Made
 
 NewStep = Callable[..., Step]
 CONTENT = b"picture"

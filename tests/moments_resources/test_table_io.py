@@ -11,12 +11,13 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from moments_core.errors import CheckError, PermanentError
+from moments_resources.asset_tables import BY_ASSET
 from moments_resources.catalogue import Catalogue, Recipe
 from moments_resources.database import Database
+from moments_resources.frames import first_row, frame_of, new_table, rows_of, version_read
 from moments_resources.step import Step
 from moments_resources.store.file import FileStore
-from moments_resources.table_io import Made, Reused, TableIO, first_row, frame_of, new_table, rows_of, version_read
-from moments_resources.tables import ASSET_TABLES
+from moments_resources.table_io import Made, Reused, TableIO
 
 NewStep = Callable[..., Step]
 RECIPE = Recipe("1", {"maker": "test"})
@@ -111,7 +112,7 @@ def test_a_write_that_is_fenced_off_ends_its_step_as_cancelled(
 
 def test_values_of_numpy_and_pandas_become_pythons_own() -> None:
     frame = pd.DataFrame({"time_ms": np.array([1, 2], dtype=np.int64), "score": np.array([0.5, 1], dtype=np.float32)})
-    rows = rows_of(frame, ASSET_TABLES["scene_cuts"])
+    rows = rows_of(frame, BY_ASSET["scene_cuts"])
     assert rows == [{"time_ms": 1, "score": 0.5}, {"time_ms": 2, "score": 1.0}]
     assert {type(value) for row in rows for value in row.values()} == {int, float}
 
@@ -133,7 +134,7 @@ def test_text_that_postgresql_can_not_hold_is_made_fit() -> None:
 
 def test_whole_numbers_beside_nothing_stay_whole() -> None:
     rows = [{"state": "sound", "bytes": value} for value in (5, None)]
-    assert frame_of(rows, ASSET_TABLES["audio"])["bytes"].tolist() == [5, None]
+    assert frame_of(rows, BY_ASSET["audio"])["bytes"].tolist() == [5, None]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_whole_numbers_beside_nothing_stay_whole() -> None:
 )
 def test_a_table_with_other_columns_than_declared_is_refused(columns: list[str], named: str) -> None:
     with pytest.raises(CheckError, match=named):
-        rows_of(pd.DataFrame([dict.fromkeys(columns, 1)]), ASSET_TABLES["scene_cuts"])
+        rows_of(pd.DataFrame([dict.fromkeys(columns, 1)]), BY_ASSET["scene_cuts"])
 
 
 def test_a_column_that_needs_a_value_is_named_where_it_has_none() -> None:
@@ -161,7 +162,7 @@ def test_a_misspelt_column_is_refused_and_not_dropped() -> None:
 
 def test_what_a_row_leaves_out_is_empty() -> None:
     frame = new_table("moments", [{"title": "x"}])
-    assert rows_of(frame.fillna("y"), ASSET_TABLES["moments"])[0]["query"] == "y"
+    assert rows_of(frame.fillna("y"), BY_ASSET["moments"])[0]["query"] == "y"
     assert first_row(frame)["title"] == "x"
 
 
@@ -184,15 +185,15 @@ def test_times_and_json_come_back_as_they_went(
 
 def test_a_point_in_time_comes_back_as_it_went(commit: Any, catalogue: Catalogue) -> None:
     at = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
-    required = {column.name: column.type.python_type() for column in ASSET_TABLES["raw_video"].c if not column.nullable}
-    row = {name: value for name, value in required.items() if name not in {"video_id", "version"}}
+    empty = {"text": "", "integer": 0, "bigint": 0, "float": 0.0, "boolean": False}
+    row = {column.name: empty.get(column.kind) for column in BY_ASSET["raw_video"].columns if not column.nullable}
     made = commit([{**row, "streams": [], "published_at": at}], "raw_video")
-    frame = frame_of(catalogue.rows(made), ASSET_TABLES["raw_video"])
-    assert rows_of(frame, ASSET_TABLES["raw_video"])[0]["published_at"] == at
+    frame = frame_of(catalogue.rows(made), BY_ASSET["raw_video"])
+    assert rows_of(frame, BY_ASSET["raw_video"])[0]["published_at"] == at
 
 
 def _sound(**changed: object) -> dict[str, Any]:
     row = {"state": "sound", "duration_ms": 1, "silences": [], "rms_db": [], **changed}
-    columns = [column.name for column in ASSET_TABLES["audio"].c if column.name not in {"video_id", "version"}]
+    columns = BY_ASSET["audio"].column_names
     frame = pd.DataFrame([[row.get(name) for name in columns]], columns=columns, dtype=object)
-    return rows_of(frame, ASSET_TABLES["audio"])[0]
+    return rows_of(frame, BY_ASSET["audio"])[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import dagster as dg
 import pytest
 from sqlalchemy import text
@@ -9,19 +11,18 @@ from sqlalchemy import text
 from moments.services import Lakehouse
 from moments_core.options import Options
 from moments_resources.intake import IntakeRow
-from moments_sensors.intake import Accepted, Refused, decide, intake_sensor
+from moments_sensors.intake import Accepted, Refused, decide, tick
 
 
 def row(url: str, **options: object) -> IntakeRow:
     return IntakeRow(intake_id=1, url=url, video_id=None, options=options, priority=3, name=None)
 
 
-def tick(lakehouse: Lakehouse) -> dg.SensorResult | dg.SkipReason:
-    with dg.DagsterInstance.ephemeral() as instance:
-        context = dg.build_sensor_context(instance=instance, resources={"intake": lakehouse.intake})
-        result = intake_sensor(context)
-    assert isinstance(result, (dg.SensorResult, dg.SkipReason))
-    return result
+def requests(lakehouse: Lakehouse) -> Sequence[dg.RunRequest]:
+    """The runs that one tick asks for."""
+    result = tick(lakehouse.intake)
+    assert isinstance(result, dg.SensorResult)
+    return result.run_requests or ()
 
 
 def insert(lakehouse: Lakehouse, url: str, options: str = "{}") -> None:
@@ -58,7 +59,7 @@ def test_a_row_that_cannot_be_worked_on_is_refused_with_a_reason(url: str, optio
 
 def test_a_row_inserted_by_sql_becomes_a_partition_and_a_run(lakehouse: Lakehouse) -> None:
     insert(lakehouse, "https://www.youtube.com/watch?v=dQw4w9WgXcQ&t=10", '{"max_moments": 3}')
-    result = tick(lakehouse)
+    result = tick(lakehouse.intake)
     assert isinstance(result, dg.SensorResult)
     assert result.run_requests is not None
     assert [request.partition_key for request in result.run_requests] == ["youtube-dQw4w9WgXcQ"]
@@ -71,10 +72,7 @@ def test_a_hostile_row_is_refused_once_and_the_others_go_on(lakehouse: Lakehouse
     insert(lakehouse, "file:///etc/passwd")
     insert(lakehouse, "https://example.org/v.mp4", '["not", "options"]')
     insert(lakehouse, "https://example.org/w.mp4")
-    result = tick(lakehouse)
-    assert isinstance(result, dg.SensorResult)
-    assert result.run_requests is not None
-    assert [request.run_key for request in result.run_requests] == ["intake-3"]
+    assert [request.run_key for request in requests(lakehouse)] == ["intake-3"]
     assert [lakehouse.intake.refusal(lakehouse.intake.row(number)) is None for number in (1, 2, 3)] == [
         False,
         False,
@@ -86,13 +84,10 @@ def test_a_hostile_row_is_refused_once_and_the_others_go_on(lakehouse: Lakehouse
 def test_the_same_video_twice_asks_for_one_run(lakehouse: Lakehouse) -> None:
     lakehouse.intake.submit("https://youtu.be/dQw4w9WgXcQ", Options(), submitted_by="test")
     lakehouse.intake.submit("https://www.youtube.com/shorts/dQw4w9WgXcQ", Options(), submitted_by="test")
-    result = tick(lakehouse)
-    assert isinstance(result, dg.SensorResult)
-    assert result.run_requests is not None
-    assert [request.run_key for request in result.run_requests] == ["intake-1"]
+    assert [request.run_key for request in requests(lakehouse)] == ["intake-1"]
 
 
 def test_a_tick_with_nothing_waiting_says_so(lakehouse: Lakehouse) -> None:
-    result = tick(lakehouse)
+    result = tick(lakehouse.intake)
     assert isinstance(result, dg.SkipReason)
     assert result.skip_message == "No submission is waiting."

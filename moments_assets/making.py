@@ -1,0 +1,126 @@
+"""What happens when an asset of a video is made: keep what stands, or make it, check it, and hand it over."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from moments_assets.partitions import INTAKE_TAG
+from moments_assets.video_asset import MAX_RETRIES, Declared
+from moments_core.errors import CheckError, FailureClass, MomentsError, classify, reason
+from moments_core.options import Options
+from moments_resources.catalogue import Artifact, Recipe, evidence_of
+from moments_resources.frames import version_read
+from moments_resources.makers import Choice
+from moments_resources.step import Step, StepRequest
+from moments_resources.table_io import Made, Reused
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def make(declared: Declared, context: dg.AssetExecutionContext, tables: Mapping[str, DataFrame]) -> Iterator[Any]:
+    """One asset of one video; yields check results and the output, as Dagster wants them.
+
+    A foreseen error becomes one sentence in the UI, and is repeated only where that can help.
+    """
+    try:
+        yield from _make(declared, context, tables)
+    except MomentsError as error:
+        failure_class = classify(error)
+        evidence = {name: str(value)[:1000] for name, value in evidence_of(error).items()}
+        raise dg.Failure(
+            description=reason(error),
+            metadata={"class": failure_class.value, "asset": declared.name, **evidence},
+            allow_retries=failure_class is FailureClass.TRANSIENT,
+        ) from error
+
+
+def _make(declared: Declared, context: dg.AssetExecutionContext, tables: Mapping[str, DataFrame]) -> Iterator[Any]:
+    asked = context.resources.run_options.over(context.resources.intake.options_of(context.partition_key))
+    tools = {name: _chosen(getattr(context.resources, name), asked) for name in declared.tools}
+    request, recipe = _request(declared, context, asked), _recipe(declared, tools, asked)
+    with Step(context.resources.catalogue, context.resources.scratch, request, recipe) as step:
+        step.inputs = {name: version_read(frame) for name, frame in tables.items()}
+        standing = None if asked.force else _standing(step)
+        if standing is not None:
+            yield from _keep(declared, step, standing)
+            return
+        with _cpu_measured(step):
+            frame = declared.body(**tables, **tools, **({"step": step} if declared.wants_step else {}))
+        yield from _check(declared, frame, tables)
+        yield dg.Output(
+            Made(frame, step),
+            data_version=dg.DataVersion(f"attempt-{step.attempt.attempt_id}"),
+            metadata={**step.shown, "seconds": round(step.seconds, 3)},
+        )
+
+
+def _chosen(tool: Any, asked: Options) -> Any:
+    return tool.choose(asked) if isinstance(tool, Choice) else tool
+
+
+def _recipe(declared: Declared, tools: Mapping[str, object], asked: Options) -> Recipe:
+    makers = {name: tool.recipe for name, tool in tools.items() if hasattr(tool, "recipe")}
+    chosen = {name: getattr(asked, name) for name in declared.options if getattr(asked, name) is not None}
+    return Recipe(declared.code_version, {"makers": makers, "options": chosen})
+
+
+def _request(declared: Declared, context: dg.AssetExecutionContext, asked: Options) -> StepRequest:
+    intake_id = context.run.tags.get(INTAKE_TAG)
+    return StepRequest(
+        video_id=context.partition_key,
+        asset=declared.name,
+        run_id=context.run.run_id,
+        intake_id=int(intake_id) if intake_id and intake_id.isdigit() else None,
+        options=Options.model_validate({name: getattr(asked, name) for name in declared.options}),
+        retries_left=context.retry_number < MAX_RETRIES,
+    )
+
+
+def _standing(step: Step) -> Artifact | None:
+    """The current version, where this step would only make it again."""
+    current = step.current()
+    return current if current is not None and current.is_made_by(step.recipe, step.inputs) else None
+
+
+def _keep(declared: Declared, step: Step, standing: Artifact) -> Iterator[Any]:
+    step.reuse()
+    for check in declared.checks:
+        yield dg.AssetCheckResult(check_name=check.name, passed=True, metadata={"kept since version": standing.version})
+    version = dg.DataVersion(f"attempt-{standing.attempt_id}")
+    yield dg.Output(Reused(standing), data_version=version, metadata={**standing.measures})
+
+
+def _check(declared: Declared, frame: DataFrame, tables: Mapping[str, DataFrame]) -> Iterator[Any]:
+    """Check before the commit: what breaks a rule is never seen by a reader. Raises CheckError."""
+    broken: list[str] = []
+    for check in declared.checks:
+        problems = list(check.problems(frame, **tables))
+        yield dg.AssetCheckResult(
+            check_name=check.name, passed=not problems, metadata={"problems": problems[:10], "rows": len(frame)}
+        )
+        broken += problems
+    if broken:
+        more = f" ({len(broken)} problems in all)" if len(broken) > 1 else ""
+        raise CheckError(f"The result was not kept: {broken[0]}{more}.", problems=broken[:10])
+
+
+@contextmanager
+def _cpu_measured(step: Step) -> Iterator[None]:
+    """CPU seconds of the body, those of ffmpeg apart: it is the only child that a body has."""
+    own, children = time.process_time(), _children_cpu()
+    yield
+    step.measure(
+        cpu_seconds=round(time.process_time() - own, 3), ffmpeg_cpu_seconds=round(_children_cpu() - children, 3)
+    )
+
+
+def _children_cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
