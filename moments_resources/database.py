@@ -93,7 +93,7 @@ class Database:
 
     @contextmanager
     def _own_connection(self) -> Iterator[Connection]:
-        # Not from the pool: a pooled connection outlives the block and would keep the lock.
+        # Not back into the pool: a pooled connection outlives the block, with its lock and its lock_timeout.
         connection = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
             yield connection
