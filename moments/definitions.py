@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from moments.settings import load_settings
+from moments.settings import Settings, load_settings
 from moments_assets.jobs import ASSETS, process_video
 from moments_resources.options import RunOptions
 from moments_sensors.intake import intake_sensor
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 @dg.definitions
 def definitions() -> dg.Definitions:
-    """Everything that Dagster knows of moments. Nothing is contacted or imported before a run needs it."""
-    load_settings()  # a wrong setting is told when the code is loaded, not in the middle of a run
+    """Everything that Dagster knows of moments. Nothing is contacted, and nothing heavy imported, here."""
+    bound = Bindings(load_settings())
     return dg.Definitions(
         assets=list(ASSETS),
         jobs=[process_video],
@@ -34,84 +35,81 @@ def definitions() -> dg.Definitions:
         # A process a run, steps one after the other: the cheapest, and the simplest to kill.
         executor=dg.in_process_executor,
         resources={
-            "catalogue": _made_by(lambda: lakehouse().catalogue),
-            "intake": _made_by(lambda: lakehouse().intake),
-            "store": _made_by(lambda: lakehouse().store),
-            "table_io": _io_manager(table_io),
-            "media_io": _io_manager(media_io),
+            "catalogue": _made_by(lambda: bound.lakehouse.catalogue),
+            "intake": _made_by(lambda: bound.lakehouse.intake),
+            "store": _made_by(lambda: bound.lakehouse.store),
+            "table_io": _io_manager(bound.table_io),
+            "media_io": _io_manager(bound.media_io),
             "run_options": RunOptions.configure_at_launch(),
-            "scratch": _made_by(lambda: lakehouse().settings.state / "scratch"),
-            "limits": _made_by(limits),
-            "downloader": _made_by(downloader),
-            "ffmpeg": _made_by(ffmpeg),
-            "speech": _made_by(speech),
-            "finder": _made_by(finder),
-            "refiner": _made_by(refiner),
+            "scratch": _made_by(lambda: bound.settings.state / "scratch"),
+            "limits": _made_by(bound.limits),
+            "downloader": _made_by(bound.downloader),
+            "ffmpeg": _made_by(bound.ffmpeg),
+            "speech": _made_by(bound.speech),
+            "finder": _made_by(bound.finder),
+            "refiner": _made_by(bound.refiner),
         },
     )
 
 
-@cache
-def lakehouse() -> Lakehouse:
-    from moments.services import connect
+@dataclass(frozen=True)
+class Bindings:
+    """Makes each resource when a run first asks for it."""
 
-    return connect(load_settings())
+    settings: Settings
 
+    @cached_property
+    def lakehouse(self) -> Lakehouse:
+        from moments.services import connect
 
-def table_io() -> TableIO:
-    from moments_resources.table_io import TableIO
+        return connect(self.settings)
 
-    return TableIO(lakehouse().catalogue, lakehouse().store)
+    def table_io(self) -> TableIO:
+        from moments_resources.table_io import TableIO
 
+        return TableIO(self.lakehouse.catalogue, self.lakehouse.store)
 
-def media_io() -> TableIO:
-    from moments_resources.media_io import MediaIO
+    def media_io(self) -> TableIO:
+        from moments_resources.media_io import MediaIO
 
-    return MediaIO(lakehouse().catalogue, lakehouse().store)
+        return MediaIO(self.lakehouse.catalogue, self.lakehouse.store)
 
+    def limits(self) -> Limits:
+        from moments_resources.downloader import Limits
 
-def limits() -> Limits:
-    from moments_resources.downloader import Limits
+        return Limits(
+            max_bytes=int(self.settings.max_gigabytes * 1e9),
+            max_duration_ms=int(self.settings.max_hours * 3_600_000),
+            allow_private_hosts=self.settings.allow_private_hosts,
+        )
 
-    settings = lakehouse().settings
-    return Limits(
-        max_bytes=int(settings.max_gigabytes * 1e9),
-        max_duration_ms=int(settings.max_hours * 3_600_000),
-        allow_private_hosts=settings.allow_private_hosts,
-    )
+    def downloader(self) -> Downloader:
+        from moments_resources.downloader import Downloader
 
+        return Downloader(self.limits())
 
-def downloader() -> Downloader:
-    from moments_resources.downloader import Downloader
+    def ffmpeg(self) -> FfmpegRunner:
+        from moments_resources.media.runner import FfmpegRunner
 
-    return Downloader(limits())
+        return FfmpegRunner()
 
+    def speech(self) -> Choice[SpeechToText]:
+        from moments_resources.makers import Choice
+        from moments_resources.speech import LOCAL_SPEECH
 
-def ffmpeg() -> FfmpegRunner:
-    from moments_resources.media.runner import FfmpegRunner
+        return Choice(LOCAL_SPEECH, self.settings.asr_model)
 
-    return FfmpegRunner()
+    def finder(self) -> Choice[MomentFinder]:
+        from moments_core.finder.find import LocalFinder
+        from moments_resources.makers import Choice
 
+        return Choice({"local": LocalFinder}, self.settings.generation_model, "generation_model")
 
-def speech() -> Choice[SpeechToText]:
-    from moments_resources.makers import Choice
-    from moments_resources.speech import LOCAL_SPEECH
+    def refiner(self) -> Choice[MomentRefiner]:
+        from moments_core.snapping import LocalRefiner
+        from moments_resources.makers import Choice
 
-    return Choice(LOCAL_SPEECH, lakehouse().settings.asr_model)
-
-
-def finder() -> Choice[MomentFinder]:
-    from moments_core.finder.find import LocalFinder
-    from moments_resources.makers import Choice
-
-    return Choice({"local": LocalFinder}, lakehouse().settings.generation_model, "generation_model")
-
-
-def refiner() -> Choice[MomentRefiner]:
-    from moments_core.snapping import LocalRefiner
-    from moments_resources.makers import Choice
-
-    return Choice({"local": LocalRefiner}, lakehouse().settings.refinement_model, "refinement_model")
+        return Choice({"local": LocalRefiner}, self.settings.refinement_model, "refinement_model")
 
 
 def _made_by(make: Callable[[], object]) -> dg.ResourceDefinition:

@@ -12,9 +12,10 @@ import dagster as dg
 
 from moments_assets.partitions import INTAKE_TAG
 from moments_assets.video_asset import MAX_RETRIES, Declared
-from moments_core.errors import CheckError, FailureClass, MomentsError, classify, reason
+from moments_core.errors import CheckError
 from moments_core.options import Options
-from moments_resources.catalogue import Artifact, Recipe, evidence_of
+from moments_resources.catalogue import Artifact, Recipe
+from moments_resources.failures import failures_named
 from moments_resources.frames import version_read
 from moments_resources.makers import Choice
 from moments_resources.step import Step, StepRequest
@@ -25,20 +26,9 @@ if TYPE_CHECKING:
 
 
 def make(declared: Declared, context: dg.AssetExecutionContext, tables: Mapping[str, DataFrame]) -> Iterator[Any]:
-    """One asset of one video; yields check results and the output, as Dagster wants them.
-
-    A foreseen error becomes one sentence in the UI, and is repeated only where that can help.
-    """
-    try:
+    """One asset of one video; yields check results and the output, as Dagster wants them."""
+    with failures_named(declared.name):
         yield from _make(declared, context, tables)
-    except MomentsError as error:
-        failure_class = classify(error)
-        evidence = {name: str(value)[:1000] for name, value in evidence_of(error).items()}
-        raise dg.Failure(
-            description=reason(error),
-            metadata={"class": failure_class.value, "asset": declared.name, **evidence},
-            allow_retries=failure_class is FailureClass.TRANSIENT,
-        ) from error
 
 
 def _make(declared: Declared, context: dg.AssetExecutionContext, tables: Mapping[str, DataFrame]) -> Iterator[Any]:

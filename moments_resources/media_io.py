@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dagster as dg
+
 from moments_core.errors import CheckError
 from moments_resources.asset_tables import BY_ASSET, MEDIA_COLUMNS
 from moments_resources.catalogue import Artifact
@@ -17,6 +19,8 @@ from moments_resources.table_io import Made, TableIO
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+_MOST_LINKS = 20  # the event log keeps them for good
+
 
 class MediaIO(TableIO):
     """As TableIO; the column `file` holds a local path for each row, or None where a row has no file."""
@@ -27,6 +31,11 @@ class MediaIO(TableIO):
         stored = [self._upload(file, made.step) for file in made.frame[FILE]]
         rows = rows_of(_with_objects(made.frame, stored), BY_ASSET[made.step.request.asset])
         return made.step.commit(rows, [item.as_json() for item in stored if item])
+
+    def links(self, artifact: Artifact) -> dict[str, dg.MetadataValue[Any]]:
+        """Where the files lie, the first few."""
+        uris = [f"- `{self._store.uri(str(item['key']))}`" for item in artifact.objects[:_MOST_LINKS]]
+        return {"files": dg.MetadataValue.md("\n".join(uris) or "_No file._")}
 
     def _upload(self, file: Path | StoredFile | None, step: Step) -> StoredObject | None:
         if file is None:

@@ -11,6 +11,7 @@ import dagster as dg
 from moments_core.errors import PermanentError
 from moments_resources.asset_tables import BY_ASSET
 from moments_resources.catalogue import Artifact, Catalogue
+from moments_resources.failures import failures_named
 from moments_resources.frames import FILE, frame_of, object_column, rows_of, with_version
 from moments_resources.step import Step
 from moments_resources.store.interface import ObjectStore, StoredFile
@@ -45,21 +46,32 @@ class TableIO(dg.IOManager):
         if isinstance(obj, Reused):
             context.add_output_metadata({"version": obj.artifact.version, "reused": True})
             return
+        with failures_named(obj.step.request.asset):
+            artifact = self._written(obj)
+        counts = {"version": artifact.version, "dagster/row_count": artifact.row_count}
+        context.add_output_metadata({**counts, **self.links(artifact)})
+
+    def _written(self, made: Made) -> Artifact:
         try:
-            artifact = self.write(obj)
+            return self.write(made)
         except BaseException as error:
             # The asset's generator is not resumed after a failed write: its turn would be held for ever.
-            obj.step.end(error)
+            made.step.end(error)
             raise
-        context.add_output_metadata({"version": artifact.version, "dagster/row_count": artifact.row_count})
 
     def write(self, made: Made) -> Artifact:
         """Commit the table of a step."""
         rows = rows_of(made.frame, BY_ASSET[made.step.request.asset])
         return made.step.commit(rows)
 
+    def links(self, _artifact: Artifact) -> dict[str, dg.MetadataValue[Any]]:
+        """Where to find more, for the UI."""
+        return {}
+
     def load_input(self, context: dg.InputContext) -> DataFrame:
-        return self.read(context.partition_key, context.asset_key.path[-1])
+        asset = context.asset_key.path[-1]
+        with failures_named(asset):
+            return self.read(context.partition_key, asset)
 
     def read(self, video_id: str, asset: str) -> DataFrame:
         """The current table of an asset; media tables have a column `file`. Raises PermanentError if there is none."""

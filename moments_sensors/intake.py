@@ -10,7 +10,7 @@ import dagster as dg
 
 from moments_assets.jobs import process_video
 from moments_assets.partitions import INTAKE_TAG, videos
-from moments_core.errors import MomentsError
+from moments_core.errors import MomentsError, SourceError
 from moments_core.options import Options, read_options
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ def decide(row: IntakeRow) -> Accepted | Refused:
     from moments_resources.intake import name_video
 
     try:
-        return Accepted(row, row.video_id or name_video(row.url), read_options(row.options))
+        video_id = name_video(row.url)
+        if row.video_id not in {None, video_id}:
+            raise SourceError("The column video_id is filled by moments: leave it empty.", found=row.video_id)
+        return Accepted(row, video_id, read_options(row.options))
     except MomentsError as error:
         return Refused(row, error)
 

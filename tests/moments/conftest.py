@@ -43,6 +43,12 @@ def moments_command(lakehouse: Lakehouse) -> Callable[..., subprocess.CompletedP
     return run_command
 
 
+@pytest.fixture(scope="session")
+def run_moments() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """As `moments_command`, on whatever lakehouse `environment` names."""
+    return run_command
+
+
 def run_command(
     *arguments: str, stdin: str = "", environment: dict[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
@@ -52,10 +58,14 @@ def run_command(
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, **(environment or {})},
+        env={**_without_settings(), **(environment or {})} if environment else dict(os.environ),
         cwd=cwd,
     )
 
 
 def json_lines(text: str) -> Sequence[Json]:
     return [json.loads(line) for line in text.splitlines()]
+
+
+def _without_settings() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MOMENTS_", "DAGSTER_"))}

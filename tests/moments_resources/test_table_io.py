@@ -8,7 +8,6 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
-from sqlalchemy.exc import DBAPIError
 
 from moments_core.errors import CheckError, PermanentError
 from moments_resources.asset_tables import BY_ASSET
@@ -91,8 +90,9 @@ def test_a_write_that_fails_ends_its_step_at_once(
     step = new_step()
     step.__enter__()  # Dagster does not go back into the asset's block after a failed write
     twice = new_table("scene_cuts", [{"time_ms": 1, "score": 1.0}] * 2)
-    with pytest.raises(DBAPIError):
+    with pytest.raises(dg.Failure) as caught:
         handle(table_io, Made(twice, step))
+    assert not caught.value.allow_retries
     with database.try_lock(f"step:{video_id}:scene_cuts") as is_free:
         assert is_free
     assert sql("select outcome from pipeline_history") == [{"outcome": "failed"}]

@@ -57,6 +57,13 @@ def test_a_row_that_cannot_be_worked_on_is_refused_with_a_reason(url: str, optio
     assert str(decision.error)
 
 
+def test_a_row_that_claims_to_be_another_video_is_refused() -> None:
+    claimed = IntakeRow(1, "https://youtu.be/dQw4w9WgXcQ", "youtube-another", {}, 0, None)
+    decision = decide(claimed)
+    assert isinstance(decision, Refused)
+    assert "leave it empty" in str(decision.error)
+
+
 def test_a_row_inserted_by_sql_becomes_a_partition_and_a_run(lakehouse: Lakehouse) -> None:
     insert(lakehouse, "https://www.youtube.com/watch?v=dQw4w9WgXcQ&t=10", '{"max_moments": 3}')
     result = tick(lakehouse.intake)

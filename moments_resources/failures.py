@@ -1,0 +1,32 @@
+"""How an error ends a step in Dagster: one sentence, its class, its evidence, and a retry only where that can help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from moments_core.errors import FailureClass, classify, reason
+from moments_resources.catalogue import evidence_of
+
+_LONGEST = 1000  # characters of one piece of evidence in the event log; the history keeps more
+
+
+@contextmanager
+def failures_named(asset: str) -> Iterator[None]:
+    """Turn any error into the failure that Dagster shows.
+
+    Also an error that nobody foresaw: Dagster's retry policy would repeat it, and a defect repeats itself.
+    """
+    try:
+        yield
+    except dg.Failure:
+        raise
+    except Exception as error:
+        evidence = {name: str(value)[:_LONGEST] for name, value in evidence_of(error).items()}
+        raise dg.Failure(
+            description=reason(error),
+            metadata={"class": classify(error).value, "asset": asset, **evidence},
+            allow_retries=classify(error) is FailureClass.TRANSIENT,
+        ) from error
