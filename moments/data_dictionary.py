@@ -5,18 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from sqlalchemy import Table
+from sqlalchemy import Table, make_url
 
 from moments_resources.tables import ASSET_TABLES, metadata, transcript_segments
 from moments_resources.views import SECONDS
 
+_POSTGRESQL = make_url("postgresql+psycopg2://").get_dialect()()
+
 _HEAD = """# Tables
 
-Made from the code (`make tables`); change `moments_resources/tables.py`, not this page.
+Made from the code by `python -m moments.data_dictionary > docs/tables.md`: change the tables, not this page.
 
-`moments sql "…"` reads all of this; so does any PostgreSQL client (`moments sql` tells no password: the embedded
-server's URL is for programs). Times come twice in the views: in whole milliseconds (`start_ms`) and in seconds
-(`start_time`). Spans are half-open: the end is the first millisecond that no longer belongs to them.
+`moments sql "…"` reads all of this; so does any PostgreSQL client where `MOMENTS_DATABASE_URL` names the server. Times
+come twice in the views: in whole milliseconds (`start_ms`) and in seconds (`start_time`). Spans are half-open: the end
+is the first millisecond that no longer belongs to them.
 
 ## Where to look
 
@@ -56,7 +58,8 @@ def _table(table: Table) -> Iterator[str]:
         null = "" if column.nullable else ", required"
         also = SECONDS.get(column.name) if table.schema else None
         meaning = _escaped(column.comment) + (f" In the view also `{also}`, in seconds." if also else "")
-        yield f"| `{column.name}` | {str(column.type).lower()}{null} | {meaning} |"
+        kind = column.type.compile(dialect=_POSTGRESQL).lower()
+        yield f"| `{column.name}` | {kind}{null} | {meaning} |"
 
 
 def _base(name: str) -> Table:

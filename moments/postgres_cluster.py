@@ -230,7 +230,7 @@ class Cluster:
 
     def _processes(self) -> list[int]:
         """Pids of the programs on this data: all of them stand in it, or in what was to become it."""
-        import psutil  # type: ignore[import-untyped]  # the server's wheel depends on it
+        import psutil  # the server's wheel depends on it
 
         places = [self.data, *self.folder.glob("new-*"), *self.folder.glob("new-*/data")]
         known = {os.path.realpath(place): place for place in places}

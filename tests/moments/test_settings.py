@@ -46,7 +46,7 @@ def test_pools_that_are_named_replace_their_default_alone() -> None:
 @pytest.mark.parametrize("text", ["asr", "asr=0", "asr=-1", "gpu=1", "asr=two", "asr=1;clips=2"])
 def test_a_wrong_pool_is_named(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOMENTS_POOLS", text)
-    with pytest.raises(SettingsError, match="MOMENTS_POOLS: .*is no limit"):
+    with pytest.raises(SettingsError, match=r"MOMENTS_POOLS: .*is no limit"):
         load_settings()
 
 
