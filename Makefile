@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --no-deps
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check install --no-deps
 
 export DAGSTER_DISABLE_TELEMETRY := 1
 

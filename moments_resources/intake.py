@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import insert, text, update
 
-from moments_core.errors import MomentsError, PermanentError, SourceError, TransientError
+from moments_core.errors import MomentsError, PermanentError, ResourceError, SourceError, TransientError
 from moments_core.options import Options
 from moments_core.source import parse_url, video_id_for_content
 from moments_resources.catalogue import evidence_of
@@ -71,7 +71,7 @@ class Intake:
         asked: dict[str, Any] = {"submitted_by": submitted_by, "priority": priority}
         try:
             return self._insert(options, **self._identified(source), **asked)
-        except SourceError as error:
+        except (SourceError, ResourceError) as error:
             row = self._insert(options, url=_without_secrets(source), video_id=None, name=None, **asked)
             self.refuse(row, error)
             return row
@@ -117,9 +117,11 @@ class Intake:
         with self._database.begin() as connection:
             connection.execute(change.values(video_id=video_id))
 
-    def note_worker_lost(self, row: IntakeRow, log: str) -> None:
-        """Keep that the process for a row ended before its first attempt began."""
-        self.refuse(row, TransientError("The worker process ended before it began: run this again.", log=log))
+    def note_worker_lost(self, row: IntakeRow, log: Path | None) -> None:
+        """Keep that the process for a row ended before its first attempt began; `log` is where its last words are."""
+        told = log.read_text(errors="replace")[-2000:] if log is not None and log.exists() else ""
+        where = f"look into {log}, then" if told else "if it was not you who ended it,"
+        self.refuse(row, TransientError(f"The worker process ended before it began: {where} run this again.", log=told))
 
     def refuse(self, row: IntakeRow, error: MomentsError) -> None:
         """Keep why a row can't be worked on; the row itself stays."""

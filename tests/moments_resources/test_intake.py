@@ -194,12 +194,17 @@ def test_a_refused_row_waits_no_longer_and_keeps_its_first_reason(insert: Submit
     assert intake.waiting(10) == []
 
 
-def test_a_worker_that_was_lost_before_it_began_may_be_tried_again(insert: Submit, intake: Intake) -> None:
+def test_a_worker_that_was_lost_before_it_began_may_be_tried_again(
+    insert: Submit, intake: Intake, tmp_path: Path
+) -> None:
     row = insert(URL)
-    intake.note_worker_lost(row, "Killed")
+    log = tmp_path / "intake-1.log"
+    log.write_text("Killed")
+    intake.note_worker_lost(row, log)
     refusal = intake.refusal(row)
     assert refusal is not None
     assert refusal[0] == TransientError.failure_class
+    assert str(log) in refusal[1]
 
 
 @pytest.mark.parametrize("options", ["[]", "null", '"force"', "3", '[{"force": true}]', '{"exec": "rm"}', '{"a": {}}'])
