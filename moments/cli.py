@@ -284,7 +284,9 @@ def down() -> None:
 
 
 @main.command()
-@click.option("--port", type=int, default=3000, show_default=True, help="Port of the UI on 127.0.0.1.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the UI on 127.0.0.1."
+)
 def dev(port: int) -> None:
     """Start the services, the Dagster UI and the daemon; Ctrl-C stops UI and daemon."""
     from moments.dev import run

@@ -8,18 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from moments.results import Json, Results
-from moments.services import DAEMON_LOCK, Lakehouse
+from moments.services import DAEMON_LOCK, Lakehouse, make_folder, submission_lock
 from moments_core.options import Options
 from moments_resources.intake import IntakeRow
 
 _POLL_SECONDS = 0.5
 _DAEMON_SECONDS = 5.0
-_ENDED = {"completed", "failed", "cancelled", "duplicate"}
 _TERMINATION_SECONDS = 10.0
 
 #: Told what happens: the source, and the newest attempt (asset, progress) or None while it waits.
@@ -31,8 +30,12 @@ class _Job:
     source: str
     row: IntakeRow
     worker: subprocess.Popen[bytes] | None = None
+    works_on: int | None = None  # the submission that the worker was started for: this one, or an equal one before it
     log: Path | None = None
-    started: bool = field(default=False)
+
+    @property
+    def is_at_work(self) -> bool:
+        return self.worker is not None and self.worker.poll() is None
 
 
 def process(
@@ -50,84 +53,83 @@ def process(
     """
     results = Results(lakehouse)
     jobs = [_Job(source, lakehouse.intake.submit(source, options, submitted_by=submitted_by)) for source in sources]
-    with _workers(lakehouse, jobs) as start:
+    with _Crew(lakehouse, results, jobs) as crew:
         while jobs:
-            start()
-            for job in [job for job in jobs if _ended(lakehouse, results, job)]:
+            for job in [job for job in jobs if crew.has_ended(job)]:
                 jobs.remove(job)
                 yield results.submission(job.row, job.source)
             for job in jobs:
+                crew.see_to(job)
                 watch(job.source, results.progress(job.row.intake_id))
             if jobs:
                 time.sleep(_POLL_SECONDS)
 
 
-def _ended(lakehouse: Lakehouse, results: Results, job: _Job) -> bool:
-    """Whether there is a result. A worker that died without a word is given its place in the history."""
-    if job.worker is not None:
-        if job.worker.poll() is None:
+class _Crew:
+    """The worker processes of one call. On leaving early, every one of them is told to stop."""
+
+    def __init__(self, lakehouse: Lakehouse, results: Results, jobs: Sequence[_Job]) -> None:
+        self._lakehouse = lakehouse
+        self._results = results
+        self._jobs = list(jobs)
+        self._room = os.cpu_count() or 1
+        self._daemon = _Daemon(lakehouse)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _stop([job.worker for job in self._jobs if job.worker is not None])
+
+    def has_ended(self, job: _Job) -> bool:
+        """Whether there is a result. A worker that died without a word is given its place in the history."""
+        if job.is_at_work:
             return False
-        _close_after(lakehouse, results, job)
-    return results.state(job.row.intake_id) in _ENDED and not _behind_another(results, job)
+        standing = self._results.standing(job.row.intake_id)
+        if standing.has_ended or job.works_on != standing.intake_id or not self._is_left_alone(standing.intake_id):
+            return standing.has_ended
+        self._close_dead(job, standing.intake_id)
+        return self._results.standing(job.row.intake_id).has_ended
 
+    def see_to(self, job: _Job) -> None:
+        """Start a worker where nobody is at work: not ours, not a daemon, not another call's.
 
-def _behind_another(results: Results, job: _Job) -> bool:
-    """A duplicate has ended when the submission that came first has."""
-    query = """
-    select first.state from public.intake_state mine
-    join public.intake_state first on first.intake_id = mine.duplicate_of
-    where mine.intake_id = :id and mine.state = 'duplicate'"""
-    found = results.rows(query, id=job.row.intake_id)
-    return bool(found) and found[0]["state"] not in _ENDED
-
-
-def _close_after(lakehouse: Lakehouse, results: Results, job: _Job) -> None:
-    """Nothing stays 'running' or 'waiting' behind a worker that is gone."""
-    if job.worker is None or results.state(job.row.intake_id) in _ENDED:
-        return
-    query = "select distinct run_id from public.pipeline_history where intake_id = :id and run_id is not null"
-    for row in results.rows(query, id=job.row.intake_id):
-        lakehouse.catalogue.close_dead(row["run_id"])
-    if results.state(job.row.intake_id) not in _ENDED:
-        lakehouse.intake.note_worker_lost(job.row, _tail(job.log))
-
-
-@contextmanager
-def _workers(lakehouse: Lakehouse, jobs: list[_Job]) -> Iterator[Callable[[], None]]:
-    """Yields what starts waiting jobs while there is room; on leaving early, every worker is told to stop."""
-    everything = list(jobs)
-    room = os.cpu_count() or 1
-    daemon = _Daemon(lakehouse)
-
-    def start() -> None:
-        if all(job.started for job in everything) or daemon.runs():
+        An equal submission that came first is worked on in its place: it may have been left behind by a call that
+        was interrupted, by a machine that went down, or by `moments submit`.
+        """
+        if job.is_at_work or sum(other.is_at_work for other in self._jobs) >= self._room or self._daemon.runs():
             return
-        for job in everything:
-            busy = sum(other.worker is not None and other.worker.poll() is None for other in everything)
-            if busy < room and not job.started:
-                job.started = True
-                _start(lakehouse, job)
+        standing = self._results.standing(job.row.intake_id)
+        if not standing.has_ended and self._is_left_alone(standing.intake_id):
+            self._start(job, standing.intake_id)
 
-    try:
-        yield start
-    finally:
-        _stop([job.worker for job in everything if job.worker is not None])
+    def _is_left_alone(self, intake_id: int) -> bool:
+        """Whether no worker has this submission in hand: neither another call's nor one of ours, still starting."""
+        if any(job.is_at_work and job.works_on == intake_id for job in self._jobs):
+            return False
+        with self._lakehouse.database.try_lock(submission_lock(intake_id)) as free:
+            return free
 
+    def _start(self, job: _Job, intake_id: int) -> None:
+        logs = self._lakehouse.settings.state / "logs"
+        make_folder(logs)
+        job.works_on, job.log = intake_id, logs / f"intake-{intake_id}.log"
+        with job.log.open("wb") as log:
+            job.worker = subprocess.Popen(  # noqa: S603 - our own module, and a number
+                [sys.executable, "-m", "moments.worker", str(intake_id)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                process_group=0,  # Ctrl-C in the terminal is ours to pass on
+            )
 
-def _start(lakehouse: Lakehouse, job: _Job) -> None:
-    if Results(lakehouse).state(job.row.intake_id) != "waiting":
-        return
-    logs = lakehouse.settings.state / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    job.log = logs / f"intake-{job.row.intake_id}.log"
-    with job.log.open("wb") as log:
-        job.worker = subprocess.Popen(  # noqa: S603 - our own module, and a number
-            [sys.executable, "-m", "moments.worker", str(job.row.intake_id)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            process_group=0,  # Ctrl-C in the terminal is ours to pass on
-        )
+    def _close_dead(self, job: _Job, intake_id: int) -> None:
+        """Nothing stays 'running' or 'waiting' behind a worker that is gone."""
+        query = "select distinct run_id from public.pipeline_history where intake_id = :id and run_id is not null"
+        for row in self._results.rows(query, id=intake_id):
+            self._lakehouse.catalogue.close_dead(row["run_id"])
+        if not self._results.standing(intake_id).has_ended:
+            self._lakehouse.intake.note_worker_lost(self._lakehouse.intake.row(intake_id), job.log)
 
 
 def _stop(workers: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -157,7 +159,3 @@ class _Daemon:
             with self._lakehouse.database.try_lock(DAEMON_LOCK) as ours:
                 self._runs = not ours
         return self._runs
-
-
-def _tail(log: Path | None) -> str:
-    return log.read_text(errors="replace")[-2000:] if log is not None and log.exists() else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import text
@@ -11,6 +12,16 @@ from moments_resources.intake import IntakeRow
 from moments_resources.tables import ASSET_TABLES
 
 Json = dict[str, Any]
+
+_ENDED = {"completed", "failed", "cancelled"}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Which submission gives the result, this one or an equal one that came first, and whether that has ended."""
+
+    intake_id: int
+    has_ended: bool
 
 
 class Results:
@@ -80,10 +91,15 @@ class Results:
         )
         return found[0] if found else None
 
-    def state(self, intake_id: int) -> str:
-        """The submission's state: waiting, running, completed, failed, cancelled or duplicate."""
-        state: str = self.rows("select state from public.intake_state where intake_id = :id", id=intake_id)[0]["state"]
-        return state
+    def standing(self, intake_id: int) -> Standing:
+        """Where a submission stands; a duplicate stands where the one before it does."""
+        query = """
+        select coalesce(first.intake_id, mine.intake_id) as intake_id, coalesce(first.state, mine.state) as state
+        from public.intake_state mine
+        left join public.intake_state first on mine.state = 'duplicate' and first.intake_id = mine.duplicate_of
+        where mine.intake_id = :id"""
+        found = self.rows(query, id=intake_id)[0]
+        return Standing(found["intake_id"], found["state"] in _ENDED)
 
     def rows(self, query: str, **parameters: object) -> list[Json]:
         with self._lakehouse.database.begin() as connection:

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 DAEMON_LOCK = "daemon"  # held by `moments dev`: two daemons on one instance launched one run twice
 
 
+def submission_lock(intake_id: int) -> str:
+    """Held by the worker process of a submission as long as it lives: tells work in hand from work left behind."""
+    return f"submission:{intake_id}"
+
+
 @dataclass(frozen=True)
 class Lakehouse:
     """What every command works on."""

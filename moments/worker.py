@@ -10,7 +10,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from moments.services import Lakehouse, apply_pools, connect, prepare_dagster
+from moments.results import Results
+from moments.services import Lakehouse, apply_pools, connect, prepare_dagster, submission_lock
 from moments.settings import load_settings
 from moments_core.errors import MomentsError
 
@@ -27,12 +28,15 @@ _QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 
 
 def main(argument: str) -> int:
-    """Exit status: 0 the run succeeded, 1 it did not; why stands in pipeline_history."""
+    """Exit status: 0 the run succeeded or is another worker's, 1 it did not; why stands in pipeline_history."""
     signal.signal(signal.SIGTERM, _interrupt)
-    settings = load_settings()
+    settings, intake_id = load_settings(), int(argument)
     lakehouse = connect(settings)
     prepare_dagster(settings)
-    return 0 if run_submission(lakehouse, int(argument)) else 1
+    with lakehouse.database.try_lock(submission_lock(intake_id)) as ours:
+        if not ours or Results(lakehouse).standing(intake_id).has_ended:
+            return 0
+        return 0 if run_submission(lakehouse, intake_id) else 1
 
 
 def run_submission(lakehouse: Lakehouse, intake_id: int) -> bool:
