@@ -30,7 +30,7 @@ def examine() -> list[Finding]:
         ("speech to text", lambda: _speech(settings)),
         ("moment finder", _finder),
     ]
-    return [*(_try(name, check) for name, check in checks), *_models(lakehouse)]
+    return [*(_try(name, check) for name, check in checks), *_left_over(), *_models(lakehouse)]
 
 
 def _try(name: str, check: Callable[[], str]) -> Finding:
@@ -78,6 +78,15 @@ def _finder() -> str:
     from moments_core.finder.find import LocalFinder
 
     return f"{LocalFinder().recipe} is bound."
+
+
+def _left_over() -> Iterator[Finding]:
+    """Databases outside of a state folder that is gone: as root they can't lie inside of it (docs/adr/0003)."""
+    from moments.embedded_postgres import orphans
+
+    for folder in orphans():
+        told = f"{folder} is the database of a state folder that is gone: remove it if you don't miss it."
+        yield Finding("left-over database", None, told)
 
 
 def _models(lakehouse: Lakehouse) -> Iterator[Finding]:
