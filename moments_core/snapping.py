@@ -193,9 +193,7 @@ class _Surroundings:
 
 
 def _around(items: Sequence[T], at_ms: int, reach_ms: int, time: Callable[[T], int]) -> Sequence[T]:
-    """The items whose `time` is at most `reach_ms` away, or a little more: what leads in or out stands apart."""
-    reach = reach_ms + NEAR_MS
-    return items[bisect_left(items, at_ms - reach, key=time) : bisect_right(items, at_ms + reach, key=time)]
+    return items[bisect_left(items, at_ms - reach_ms, key=time) : bisect_right(items, at_ms + reach_ms, key=time)]
 
 
 def _common(span: Span, start_ms: int, end_ms: int) -> Span | None:

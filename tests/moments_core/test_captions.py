@@ -129,6 +129,13 @@ def test_a_number_that_is_said_is_kept_and_one_that_counts_cues_is_not() -> None
     assert [cue[2] for cue in cues(text)] == ["1984", "42"]
 
 
+def test_cues_without_a_blank_line_between_them_are_told_apart() -> None:
+    assert cues("00:01 --> 00:02\nOne\nline.\n00:03 --> 00:04\nTwo.") == [
+        (1_000, 2_000, "One line."),
+        (3_000, 4_000, "Two."),
+    ]
+
+
 def test_an_empty_cue_says_nothing() -> None:
     text = "1\n00:00:01,000 --> 00:00:02,000\n\n2\n00:00:03,000 --> 00:00:04,000\n\nNOTE not this\n"
     assert cues(text) == []

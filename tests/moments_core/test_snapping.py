@@ -203,6 +203,27 @@ def test_a_moment_that_would_vanish_keeps_a_boundary() -> None:
     assert span.length_ms >= MIN_LENGTH_MS
 
 
+def test_a_moment_of_which_nothing_would_be_left_stays() -> None:
+    spoken = words((5_000, 13_900), (15_000, 40_000))
+    video = VideoContent(HOUR.end_ms, words=spoken)
+    result = LocalRefiner().refine(moment(13_000, 14_200), video, within=HOUR)
+    assert result.span == Span(13_000, 14_200)
+    assert result.note == "unchanged: nothing would be left of it"
+
+
+def test_a_place_is_only_taken_where_all_cheaper_ones_were_looked_at() -> None:
+    """The end can't stay; a word costs 6.35 s, a sentence just out of reach 6.001: refined again it would win."""
+    spoken = words((19_500, 19_900), (20_200, 21_000), (21_700, 26_001), (26_001, 27_000))
+    sentences = [sentence(19_500, 19_900), sentence(20_200, 26_001), sentence(26_001, 27_000)]
+    once = refined(18_500, 20_000, words=spoken, sentences=sentences)
+    assert refined(once.start_ms, once.end_ms, words=spoken, sentences=sentences) == once
+
+
+def test_a_start_leaves_room_for_the_moment_before_the_clip_ends() -> None:
+    sentences = [sentence(17_000, 19_400), sentence(19_400, 20_000)]
+    assert refined(19_300, 20_000, within=Span(0, 20_000), sentences=sentences) == Span(16_750, 20_000)
+
+
 def test_a_moment_outside_of_its_clip_is_refused() -> None:
     with pytest.raises(CheckError, match="outside of its clip"):
         refined(10_000, 20_000, within=Span(30_000, 40_000))
