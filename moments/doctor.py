@@ -66,10 +66,9 @@ def _ffmpeg() -> str:
 
 
 def _speech(settings: Settings) -> str:
-    from moments_resources.speech import LOCAL_SPEECH
-
     from moments_core.options import Options
     from moments_resources.makers import Choice
+    from moments_resources.speech import LOCAL_SPEECH
 
     return f"{Choice(LOCAL_SPEECH, settings.asr_model).choose(Options()).recipe} is bound."
 
