@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from moments_core.content import VideoContent
+from moments_core.finder.breaks import break_evidence
 from moments_core.finder.features import feature_columns
 from moments_core.finder.passages import Passage, passages
 from moments_core.finder.quiet import NOTE, quiet_moments, silence_at_end
 from moments_core.finder.salience import Part, parts_from, scores
-from moments_core.finder.segmenter import Track, segment
+from moments_core.finder.segmenter import Track, bounded, segment
 from moments_core.finder.steering import steer
 from moments_core.finder.titles import titles
 from moments_core.finder.vectors import TopicSpace, smoothed, topic_space
@@ -38,6 +39,7 @@ class _Talk:
     said: Sequence[Passage]
     space: TopicSpace
     evidence: Vector
+    seen_or_heard: bool
 
 
 class LocalFinder:
@@ -51,6 +53,8 @@ class LocalFinder:
     make three quarters of their score. A query that nothing relates to changes nothing: all moments are
     returned and the note says so, as an empty answer would look like a failure.
 
+    Rare scene cuts and long pauses count beside the words; they alone can add moments to the usual number.
+
     A video without speech is cut at scene changes and changes of loudness.
     """
 
@@ -59,7 +63,7 @@ class LocalFinder:
 
     @property
     def recipe(self) -> str:
-        return f"local-1-{self._fitted().fingerprint}"
+        return f"local-2-{self._fitted().fingerprint}"
 
     def find(self, content: VideoContent, options: Options) -> Found:
         """Moments in time order, inside the video, none overlapping another."""
@@ -76,7 +80,7 @@ class LocalFinder:
         return self._weights or shipped_weights()
 
     def _find_in_speech(self, content: VideoContent, said: Sequence[Passage], options: Options) -> Found:
-        talk = self._read(said)
+        talk = self._read(said, content)
         parts = _parts(talk, options)
         worth = scores(parts, said, talk.space, talk.evidence)
         remark = ""
@@ -88,9 +92,11 @@ class LocalFinder:
         kept = _best(moments, options.max_moments)
         return Found(kept, f"{_counted(len(kept), 'moment')} from {_counted(len(said), 'sentence')}{remark}")
 
-    def _read(self, said: Sequence[Passage]) -> _Talk:
+    def _read(self, said: Sequence[Passage], content: VideoContent) -> _Talk:
         space = topic_space([passage.terms for passage in said])
-        return _Talk(said, space, self._fitted().evidence(feature_columns(said, space)))
+        words = bounded(self._fitted().evidence(feature_columns(said, space)))
+        breaks = break_evidence(said, content, words)
+        return _Talk(said, space, words if breaks is None else words + breaks, breaks is not None)
 
 
 def _least_s(options: Options) -> float:
@@ -105,7 +111,7 @@ def _parts(talk: _Talk, options: Options) -> list[Part]:
 
     last_end = max(talk.said[-1].start_ms + 1, *(passage.end_ms for passage in talk.said))
     bounds = np.array([*(passage.start_ms for passage in talk.said), last_end], float) / 1000
-    track = Track(smoothed(talk.space.topics), talk.evidence, bounds)
+    track = Track(smoothed(talk.space.topics), talk.evidence, bounds, elastic=talk.seen_or_heard)
     return parts_from(segment(track, least_s=_least_s(options), most_s=options.max_seconds), len(talk.said))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from moments_core.content import VideoContent
 from moments_core.finder.features import zscored
-from moments_core.finder.segmenter import Track, segment
+from moments_core.finder.segmenter import Track, bounded, segment
 from moments_core.moment import Moment
 from moments_core.time import Span, clock
 
@@ -67,7 +67,7 @@ def _track(edges: Sequence[int], levels: Vector, cuts: set[int]) -> Track:
 
     is_cut = np.array([edge in cuts for edge in edges[:-1]], float)
     change = np.abs(np.diff(levels, prepend=levels[0]))
-    evidence = zscored(CUT * is_cut + LOUDER * change)
+    evidence = bounded(zscored(CUT * is_cut + LOUDER * change))
     return Track(levels[:, None] / SPREAD_DB, evidence, np.array(edges, float) / 1000)
 
 

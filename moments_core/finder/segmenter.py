@@ -18,6 +18,11 @@ COUNT_FACTOR, COUNT_POWER = 0.0431, 0.70
 # cut more often, so below 11 min a moment every 45 s, up to four.
 SHORT_S, SHORT_COUNT = 45.0, 4.0
 LONGEST_OF_USUAL = 5.0  # times the usual length; 3 of 496 chapters set by people last longer
+# What a segment more than usual must save: more than the evidence of words alone can give (`WORDS_MOST`), so that
+# only what is seen or heard besides can add one. At most two more, from eight segments on a quarter.
+EXTRA_COST, EXTRA_COUNT, EXTRA_SHARE = 4.5, 2, 0.25
+# Bounds of the evidence of words, in deviations: beyond, one odd sentence would outweigh all others.
+WORDS_LEAST, WORDS_MOST = -2.0, 4.0
 # Passages one segment can hold. Bounds the work at count x this, whatever the captions.
 MOST_PASSAGES = 1_000
 # Segments that may have come more or less than expected by any point; exact for talks under 1 h 15.
@@ -28,32 +33,32 @@ BAND = 16
 class Costs:
     """How much each thing counts in a segmentation.
 
-    `spread`: squared error within a segment; `boundary`: the evidence for its first passage, clipped to
-    `lowest`..`highest`; `length`: the squared log of its length over the usual one.
+    `spread`: squared error within a segment; `boundary`: the evidence for its first passage; `length`: the squared
+    log of its length over the usual one; `extra`: what a segment more than usual must save.
     """
 
     spread: float = 2.0
     boundary: float = 1.0
     length: float = 0.5
-    lowest: float = -2.0
-    highest: float = 4.0
+    extra: float = EXTRA_COST
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
     """Passages in time order, as the segmenter sees them.
 
-    `topics`: a row each; `evidence`: for a new moment at each, in standard deviations; `bounds_s`: the start of
-    each, strictly rising, and the end of the last.
+    `topics`: a row each; `evidence`: log-odds of a new moment at each; `bounds_s`: the start of each, strictly
+    rising, and the end of the last. `elastic`: the evidence is good enough for more segments than usual.
     """
 
     topics: Matrix
     evidence: Vector
     bounds_s: Vector
+    elastic: bool = False
 
     def part(self, first: int, last: int) -> Track:
         """Passages `first` up to, not including, `last`."""
-        return Track(self.topics[first:last], self.evidence[first:last], self.bounds_s[first : last + 1])
+        return Track(self.topics[first:last], self.evidence[first:last], self.bounds_s[first : last + 1], self.elastic)
 
     @property
     def length_s(self) -> float:
@@ -67,6 +72,13 @@ class Lengths:
     least_s: float
     usual_s: float
     most_s: float
+
+
+def bounded(evidence: Vector) -> Vector:
+    """Evidence of words or levels, in deviations, kept within what it may count."""
+    import numpy as np
+
+    return np.clip(evidence, WORDS_LEAST, WORDS_MOST)
 
 
 def usual_count(seconds: float) -> float:
@@ -156,7 +168,16 @@ def _cheapest(track: Track, lengths: Lengths, costs: Costs) -> list[int]:
     possible = np.flatnonzero(np.isfinite(best[size]))
     if not len(possible):
         return []
-    return _walk_back(steps, size, int(possible[np.argmin(np.abs(possible - wanted))]))
+    nearest = int(possible[np.argmin(np.abs(possible - wanted))])
+    return _walk_back(steps, size, _grown(best[size], nearest, costs) if track.elastic else nearest)
+
+
+def _grown(prices: Vector, count: int, costs: Costs) -> int:
+    """The count from `count` on that is cheapest, where each segment above it costs `extra`."""
+    import numpy as np
+
+    above = prices[count : count + max(EXTRA_COUNT, int(EXTRA_SHARE * count)) + 1]
+    return count + int(np.argmin(above + costs.extra * np.arange(len(above))))
 
 
 def _walk_back(steps: NDArray[np.int32], end: int, count: int) -> list[int]:
@@ -175,7 +196,7 @@ class _Prices:
         import numpy as np
 
         self._bounds, self._lengths, self._costs = track.bounds_s, lengths, costs
-        self._gain = costs.boundary * np.clip(track.evidence, costs.lowest, costs.highest)
+        self._gain = costs.boundary * track.evidence
         self._sums = np.vstack([np.zeros((1, track.topics.shape[1])), np.cumsum(track.topics, axis=0)])
         self._squares = np.append(0.0, np.cumsum((track.topics**2).sum(axis=1)))
         self._norms = (self._sums**2).sum(axis=1)

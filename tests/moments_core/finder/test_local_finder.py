@@ -74,8 +74,8 @@ def test_scores_differ_between_moments() -> None:
 
 
 def test_the_recipe_names_the_data_that_decides() -> None:
-    assert LocalFinder().recipe.startswith("local-1-")
-    assert len(LocalFinder().recipe) == len("local-1-") + 8
+    assert LocalFinder().recipe.startswith("local-2-")
+    assert len(LocalFinder().recipe) == len("local-2-") + 8
 
 
 @pytest.mark.parametrize("seconds", [11, 42])
