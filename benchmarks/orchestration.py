@@ -17,7 +17,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.report import report
-from moments.services import Lakehouse, down, up
+from moments.embedded_postgres import EmbeddedPostgres
+from moments.services import Lakehouse, up
 from moments.settings import Settings
 from moments_core.options import Options
 
@@ -67,7 +68,7 @@ def measure() -> dict[str, float]:
         try:
             rounds = [(_ours(lakehouse, folder, index), _default(lakehouse, folder, index)) for index in range(ROUNDS)]
         finally:
-            down(settings)
+            EmbeddedPostgres(settings.state).remove()  # as root it lies outside of the folder
     ours, default = (statistics.median(column) for column in zip(*rounds, strict=True))
     return {"cpu_s": ours, "default_cpu_s": default, "share_of_default": ours / default}
 
