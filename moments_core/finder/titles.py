@@ -12,7 +12,10 @@ from moments_core.time import clock
 LONGEST = 80  # characters
 MOST_WORDS = 8
 # Of the best phrase's worth, for a second one to stand beside it: one word alone says little, so it takes more.
-SECOND_BESIDE_WORD, SECOND_BESIDE_PHRASE = 0.25, 0.6
+SECOND_BESIDE_WORD, SECOND_BESIDE_PHRASE = 0.35, 0.8
+# Of a word's worth, for a phrase that holds it, or another, to stand in its place.
+FULLER, INSTEAD = 0.4, 0.8
+NEAR = 2  # passages between the two at most, at their nearest
 
 
 def titles(parts: Sequence[Part], said: Sequence[Passage]) -> list[str]:
@@ -29,20 +32,41 @@ def titles(parts: Sequence[Part], said: Sequence[Passage]) -> list[str]:
 
 
 def _headings(candidates: Sequence[Phrase]) -> list[str]:
-    """Headings from the best down: each phrase with the next best one on something else, or alone."""
+    """Headings from the best down: each phrase with the one that belongs beside it, or alone."""
     headings = []
     for index, phrase in enumerate(candidates):
         others = [other for other in candidates[index + 1 :] if _goes_with(other, phrase)]
-        pairs = [f"{phrase.shown} and {other.shown}" for other in others[:3]]
-        for heading in [*pairs, phrase.shown]:
+        pairs = [f"{phrase.shown} and {other.shown}" for other in others[:1]]
+        for heading in [*_fuller(phrase, candidates), *pairs, phrase.shown]:
             if len(heading) <= LONGEST and len(heading.split()) <= MOST_WORDS:
                 headings.append(_sentence_case(heading))
     return headings
 
 
+def _fuller(phrase: Phrase, candidates: Sequence[Phrase]) -> list[str]:
+    """Where `phrase` is one word, the phrase to stand in its place: one that holds it, else one nearly as good."""
+    if len(phrase.key) > 1:
+        return []
+    longer = [one for one in candidates if len(one.key) > 1]
+    holding = [one for one in longer if phrase.key[0] in one.key and one.worth >= FULLER * phrase.worth]
+    instead = [one for one in longer if one.worth >= INSTEAD * phrase.worth]
+    return [one.shown for one in [*holding[:1], *instead[:1]]]
+
+
 def _goes_with(other: Phrase, phrase: Phrase) -> bool:
+    """Whether two phrases are of like worth, on different things, and said near one another."""
     share = SECOND_BESIDE_WORD if len(phrase.key) == 1 else SECOND_BESIDE_PHRASE
-    return other.worth >= share * phrase.worth and not set(other.key) & set(phrase.key)
+    return other.worth >= share * phrase.worth and not _alike(other, phrase) and _together(other, phrase)
+
+
+def _alike(other: Phrase, phrase: Phrase) -> bool:
+    """Whether they share a word, or one is the other written apart (stable coins, stablecoins)."""
+    short, long = sorted(("".join(other.key), "".join(phrase.key)), key=len)
+    return bool(set(other.key) & set(phrase.key)) or short in long
+
+
+def _together(other: Phrase, phrase: Phrase) -> bool:
+    return any(abs(one - two) <= NEAR for one in phrase.places for two in other.places)
 
 
 def _sentence_case(text: str) -> str:

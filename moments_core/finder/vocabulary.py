@@ -18,6 +18,7 @@ WordList = Literal[
     "determiners",
     "generic",
     "never_in_title",
+    "verbs",
     "before_verb",
     "after_verb",
     "before_noun",

@@ -113,3 +113,49 @@ def test_fillers_numbers_and_hashes_are_no_content() -> None:
 def test_word_lists_are_in_lower_case_and_read_once() -> None:
     assert all(word == word.lower() for word in word_list("stop_words", "fillers", "never_in_title"))
     assert word_list("generic") is word_list("generic")
+
+
+def test_two_nouns_joined_by_of_stay_together() -> None:
+    texts = ["Look at the center of mass.", "The center of mass moves.", "Its center of mass is a red dot."]
+    assert titles_of(texts, GARDEN)[0] == "Center of mass"
+
+
+def test_what_a_cue_announces_is_preferred() -> None:
+    said_alike = ["We have a striped awning.", "The dusty crates are heavy.", "The old ladder is there.", "It rains."]
+    first = titles_of(["The second question is about copper tape.", *said_alike], NETWORK)[0]
+    assert first.startswith("Copper tape")
+
+
+def test_a_verb_of_the_third_person_ends_a_heading() -> None:
+    texts = ["The garden gate stays shut.", "A garden gate needs oil.", "The garden gate stays there."]
+    assert titles_of(texts, NETWORK)[0] == "Garden gate"
+
+
+def test_a_strong_phrase_stands_alone() -> None:
+    texts = ["The compost heap is warm.", "Every compost heap steams.", "A compost heap in the rain.", "It has a lid."]
+    assert titles_of(texts, NETWORK)[0] == "Compost heap"
+
+
+def test_one_word_gives_way_to_a_phrase_that_holds_it() -> None:
+    texts = ["The rocket equation is short.", "The rocket equation has a logarithm.", "A rocket is mostly fuel."]
+    assert titles_of(texts, GARDEN)[0].startswith("Rocket equation")
+
+
+def test_a_word_written_apart_is_not_joined_to_itself() -> None:
+    texts = ["The stablecoins grow.", "People like stable coins.", "The stablecoins and the stable coins are new."]
+    assert titles_of(texts, GARDEN)[0].lower() not in {"stablecoins and stable coins", "stable coins and stablecoins"}
+
+
+def test_words_said_far_apart_are_not_joined() -> None:
+    apart = ["The lantern is.", *["It is so."] * 8, "The anchor is."]
+    near = ["The lantern is.", "The anchor is.", *["It is so."] * 8]
+    assert " and " not in titles_of(apart, GARDEN)[0]
+    assert " and " in titles_of(near, GARDEN)[0]
+
+
+def test_the_subject_of_the_whole_video_names_none_of_its_parts() -> None:
+    def about(noun: str) -> list[str]:
+        return ["The garden is wide.", f"The {noun} is near the garden.", f"A {noun} in the garden.", f"The {noun} is."]
+
+    named = titles_of(about("ladder"), about("lantern"), about("anchor"), about("bucket"))
+    assert [title.split()[0] for title in named] == ["Ladder", "Lantern", "Anchor", "Bucket"]
