@@ -76,3 +76,33 @@ def test_a_dense_part_outscores_small_talk() -> None:
     space = topic_space([passage.terms for passage in talk])
     dense, small_talk = scores([Part(0, 20), Part(20, 40)], talk, space, np.zeros(40))
     assert dense > 0.5 > small_talk
+
+
+def test_the_only_part_of_a_video_is_its_average_part() -> None:
+    space = topic_space([passage.terms for passage in TWO_TOPICS])
+    assert scores([Part(0, 41)], TWO_TOPICS, space, np.zeros(41)) == [0.5]
+
+
+def test_length_does_not_decide_a_score() -> None:
+    talk = said(*["The compost feeds the soil worms."] * 80)
+    space = topic_space([passage.terms for passage in talk])
+    short, long, middle = scores([Part(0, 8), Part(8, 64), Part(64, 80)], talk, space, np.zeros(80))
+    assert short == pytest.approx(long, abs=0.01)
+    assert middle == pytest.approx(long, abs=0.01)
+
+
+def test_a_clear_opening_raises_a_score_and_the_first_part_loses_nothing_by_having_none() -> None:
+    talk = said(*["The compost feeds the soil worms."] * 60)
+    space = topic_space([passage.terms for passage in talk])
+    evidence = np.zeros(60)
+    evidence[[20, 40]] = 1.0, 4.0
+    first, faint, clear = scores([Part(0, 20), Part(20, 40), Part(40, 60)], talk, space, evidence)
+    assert faint < first == 0.5 < clear
+
+
+def test_scores_of_few_parts_stay_nearer_to_the_middle() -> None:
+    talk = [*TWO_TOPICS[:20], *said(*["Yeah, you know, okay."] * 20)]
+    space = topic_space([passage.terms for passage in talk])
+    two = scores([Part(0, 20), Part(20, 40)], talk, space, np.zeros(40))
+    eight = scores([Part(at, at + 5) for at in range(0, 40, 5)], talk, space, np.zeros(40))
+    assert max(two) - min(two) < max(eight) - min(eight)
