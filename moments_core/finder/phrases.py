@@ -105,7 +105,7 @@ class PhraseBook:
                         place,
                         determined=gram.determined,
                         ends_run=gram.ends_run,
-                        introduced=early + ANNOUNCED * (announced >= {word.lower() for word in gram.words}),
+                        introduced=early + ANNOUNCED * all(word.lower() in announced for word in gram.words),
                     )
         return tallies
 
@@ -179,7 +179,8 @@ def _grams(clause: Sequence[str], shut: Set[str]) -> Iterator[_Gram]:
     """Phrases of up to four words within a clause that could be a heading."""
     words = [word.lower() for word in clause]
     first_shut = [index for index, word in enumerate(words) if word in shut or len(word) > 30 or word.endswith("n't")]
-    determined = [before in word_list("determiners") for before in ("", *words)]
+    determiners = word_list("determiners")
+    determined = [before in determiners for before in ("", *words)]
     for start, end in zip([-1, *first_shut], [*first_shut, len(words)], strict=True):
         for first in range(start + 1, end):
             for last in range(first + 1, min(end, first + MOST_WORDS) + 1):
@@ -187,17 +188,19 @@ def _grams(clause: Sequence[str], shut: Set[str]) -> Iterator[_Gram]:
                     led = determined[first] or (last == end and determined[start + 1])
                     yield _Gram(tuple(clause[first:last]), led, ends_run=last == end)
     for at in first_shut:
-        if _links(words, at, first_shut):
+        if _links(clause, at, first_shut):
             yield _Gram(
                 tuple(clause[at - 1 : at + 2]), determined[at - 1], ends_run=at + 2 in (*first_shut, len(words))
             )
 
 
-def _links(words: Sequence[str], at: int, first_shut: Sequence[int]) -> bool:
+def _links(clause: Sequence[str], at: int, first_shut: Sequence[int]) -> bool:
     """Whether the word at `at` is an `of` between two words that make a heading with it."""
-    if words[at] != LINK or not 0 < at < len(words) - 1 or at - 1 in first_shut or at + 1 in first_shut:
+    if clause[at].lower() != LINK or not 0 < at < len(clause) - 1 or at - 1 in first_shut or at + 1 in first_shut:
         return False
-    head, whole = words[at - 1], words[at + 1]
+    head, whole = clause[at - 1].lower(), clause[at + 1].lower()
+    if _LONE_ADJECTIVE.search(whole) and not _is_name(clause[at + 1]):
+        return False
     return _reads_well([head, LINK, whole]) and not whole.isdecimal() and not _is_vague(head)
 
 
@@ -213,6 +216,8 @@ def _announced(text: str, shut: Set[str]) -> Set[str]:
 
 def _reads_well(phrase: Sequence[str]) -> bool:
     if len(set(phrase)) < len(phrase) or phrase[0].isdecimal() or phrase[-1].endswith("ly"):
+        return False
+    if "per" in (phrase[0], phrase[-1]) or phrase[-1] == "new":
         return False
     if len(phrase) > 1:
         return True
