@@ -56,7 +56,10 @@ where l.outcome in ('failed', 'cancelled')
 """
 
 #: One row a submission, with its state. A row never carries its state: written apart from the work, it would lie.
-#: Submitted again after a failure, it is no duplicate.
+#: A submission without attempts of its own is a duplicate of an equal one (same video, same options) that
+#:   - runs; or failed after this one came in: they share that end; asked again later, it is tried again; or
+#:   - completed, and nothing of the video was made since: its result is the result; or
+#:   - waits, and came first.
 INTAKE_STATE = """
 create view public.intake_state as
 with mine as (
@@ -66,31 +69,46 @@ with mine as (
            (array_agg(outcome order by attempt_id desc) filter (where outcome in ('failed', 'cancelled')))[1] as ended,
            (array_agg(class order by attempt_id desc) filter (where outcome in ('failed', 'cancelled')))[1] as class,
            (array_agg(cause order by attempt_id desc) filter (where outcome in ('failed', 'cancelled')))[1] as cause,
-           count(distinct asset) filter (where outcome in ('completed', 'reused')) as done
+           count(distinct asset) filter (where outcome in ('completed', 'reused')) = __ASSETS__ as done,
+           max(ended_at) as ended_at
     from (
         select distinct on (intake_id, asset) * from public.pipeline_history
         where intake_id is not null order by intake_id, asset, attempt_id desc
     ) newest
     group by intake_id
-), earlier as (
-    select i.intake_id, min(e.intake_id) as duplicate_of
+), changed as (
+    select video_id, max(committed_at) as at from public.artifacts group by video_id
+), asked as (
+    select i.*, i.options->'force' is not distinct from 'true'::jsonb or i.video_id is null as on_its_own,
+           m.running, m.asset, m.ended, m.class, m.cause, m.done, m.ended_at, m.intake_id is not null as begun
     from public.url_intake i
-    join public.url_intake e
-        on e.video_id = i.video_id and e.options = i.options and e.intake_id < i.intake_id
-    left join mine m on m.intake_id = e.intake_id
-    where m.ended is null and i.options->'force' is distinct from 'true'::jsonb
+    left join mine m using (intake_id)
+), covered as (
+    select i.intake_id, max(e.intake_id) as by
+    from asked i
+    join asked e on e.video_id = i.video_id and e.options = i.options and e.intake_id < i.intake_id and e.begun
+    left join changed c on c.video_id = e.video_id
+    where not i.begun and not i.on_its_own
+      and case when e.ended is not null and not e.running then e.ended_at > i.submitted_at
+               when e.done then c.at <= e.ended_at or e.ended_at > i.submitted_at
+               else true end
     group by i.intake_id
+), first as (
+    select i.intake_id, min(i.intake_id) over (partition by i.video_id, i.options) as by
+    from asked i
+    left join covered using (intake_id)
+    where not i.begun and not i.on_its_own and covered.by is null
 )
 select i.intake_id, i.url, i.name, i.options, i.priority, i.submitted_at, i.submitted_by, i.video_id,
-       case when m.ended is not null and not m.running then m.ended
-            when m.done = __ASSETS__ then 'completed'
-            when m.intake_id is not null then 'running'
-            when e.duplicate_of is not null then 'duplicate'
+       case when i.ended is not null and not i.running then i.ended
+            when i.done then 'completed'
+            when i.begun then 'running'
+            when coalesce(covered.by, first.by, i.intake_id) <> i.intake_id then 'duplicate'
             else 'waiting' end as state,
-       e.duplicate_of, m.asset as failed_asset, m.class, m.cause
-from public.url_intake i
-left join mine m using (intake_id)
-left join earlier e using (intake_id)
+       nullif(coalesce(covered.by, first.by), i.intake_id) as duplicate_of, i.asset as failed_asset, i.class, i.cause
+from asked i
+left join covered using (intake_id)
+left join first using (intake_id)
 """.replace("__ASSETS__", str(len(ASSET_TABLES)))
 
 

@@ -145,6 +145,25 @@ def test_asked_for_again_after_a_failure_it_is_run_again(
     assert [row.intake_id for row in intake.waiting(10)] == [second.intake_id]
 
 
+def test_equal_submissions_share_the_failure_of_the_one_that_ran(
+    submit: Submit, begin: Any, catalogue: Catalogue, intake: Intake, sql: Sql
+) -> None:
+    first, _ = submit(URL), submit(URL)
+    fail(catalogue, begin(first, "raw_video"), SourceError("404"))
+    rows = sql("select state, duplicate_of from intake_state order by intake_id")
+    assert [(row["state"], row["duplicate_of"]) for row in rows] == [("failed", None), ("duplicate", first.intake_id)]
+    assert intake.waiting(10) == []
+
+
+def test_asked_for_again_after_something_else_was_made_of_the_video_it_is_run_again(
+    submit: Submit, finish: Any, states: Any
+) -> None:
+    finish(submit(URL))
+    finish(submit(URL, max_moments=2), "raw_video", "moments")
+    submit(URL)
+    assert states()[-1] == "waiting"
+
+
 def test_a_forced_submission_is_no_duplicate(submit: Submit, states: Any) -> None:
     for _ in range(2):
         submit(URL, force=True)
