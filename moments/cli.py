@@ -6,6 +6,7 @@ goes to stdout; progress, notes and errors go to stderr.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,6 +63,7 @@ def process(sources: tuple[str, ...], as_json: bool, **asked: Any) -> None:
     from moments.printing import Progress, print_json, print_result
     from moments.process import process as run
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: workers are told to stop, too
     failed = False
     with _lakehouse(started=True) as lakehouse, Progress(len(sources)) as progress:
         for result in run(lakehouse, _sources(sources), _options(asked), watch=progress.update):

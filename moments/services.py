@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 DAEMON_LOCK = "daemon"  # held by `moments dev`: two daemons on one instance launched one run twice
 
+_POOLS_LOCK = "pools"
+
 
 def submission_lock(intake_id: int) -> str:
     """Held by the worker process of a submission as long as it lives: tells work in hand from work left behind."""
@@ -108,11 +110,16 @@ def prepare_dagster(settings: Settings) -> None:
 
 def apply_pools(instance: DagsterInstance, settings: Settings) -> None:
     """Set the limits of all pools; dagster.yaml can only hold the default."""
-    storage = instance.event_log_storage
-    known = {limit.name: limit.limit for limit in storage.get_pool_limits()}
-    for name, limit in settings.pools.items():
-        if known.get(name) != limit:
-            storage.set_concurrency_slots(name, limit)
+    if _changed_pools(instance, settings):
+        # The first two workers of a fresh lakehouse both inserted the same limits, and one of them died of it.
+        with connect(settings).database.lock(_POOLS_LOCK):
+            for name, limit in _changed_pools(instance, settings).items():
+                instance.event_log_storage.set_concurrency_slots(name, limit)
+
+
+def _changed_pools(instance: DagsterInstance, settings: Settings) -> dict[str, int]:
+    known = {limit.name: limit.limit for limit in instance.event_log_storage.get_pool_limits()}
+    return {name: limit for name, limit in settings.pools.items() if known.get(name) != limit}
 
 
 def make_folder(path: Path) -> None:

@@ -68,3 +68,5 @@ def load_settings() -> Settings:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         name = "MOMENTS_" + "_".join(str(part) for part in first["loc"]).upper()
         raise SettingsError(f"{name}: {first['msg'].removeprefix('Value error, ')}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError("The file .env of this folder can't be read as UTF-8 text: mend or remove it.") from error

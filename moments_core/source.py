@@ -19,6 +19,7 @@ VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _HOST_WITH_PORT = re.compile(r"[\w-]+(\.[\w-]+)*:\d+(/|$)")  # "localhost:8000/x": a host, though it reads as a scheme
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")  # "C:\\talk.mp4": a path of Windows
 _HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _PLAIN_WORD = re.compile(r"[\w./-]{1,80}")  # safe to repeat in a message: holds no credentials
 
@@ -116,10 +117,12 @@ def _refuse_unreadable(text: str) -> None:
         raise SourceError("The address is empty: give an http:// or https:// URL.")
     if len(text) > MAX_URL_LENGTH:
         raise _too_long(len(text))
-    if any(unicodedata.category(letter)[0] in "CZ" for letter in text):
-        raise SourceError("The address holds a space or a control character: remove it, or write it as %20.")
     if text.startswith("-"):
         raise SourceError("The address starts with '-' and reads as an option: give an http:// or https:// URL.")
+    if any(unicodedata.category(letter)[0] in "CZ" for letter in text):
+        if "://" not in text:  # the name of a file that is not there, most likely
+            raise _not_a_url(text)
+        raise SourceError("The address holds a space or a control character: remove it, or write it as %20.")
 
 
 def _too_long(length: int) -> SourceError:
@@ -128,7 +131,7 @@ def _too_long(length: int) -> SourceError:
 
 def _split(text: str) -> SplitResult:
     scheme = _SCHEME.match(text)
-    if scheme is None or _HOST_WITH_PORT.match(text):
+    if scheme is None or _HOST_WITH_PORT.match(text) or _DRIVE.match(text):
         raise _not_a_url(text)
     if scheme[1].lower() not in _DEFAULT_PORTS:
         raise SourceError(f"Addresses that start with {scheme[1][:20]}: are not fetched, only http: and https:.")

@@ -131,7 +131,7 @@ def _of_reply(code: int | None, url: str, refused: Sequence[Refused]) -> Moments
             address=address,
         )
     if code == Reply.UNKNOWN_HOST:
-        return SourceError(f"The host of {redacted(url)} is unknown: is it spelt right?")
+        return SourceError(f"The host of {redacted(url)} is unknown: check its spelling.")
     why = {
         Reply.CONNECTION_REFUSED: "it refuses the connection",
         Reply.TIMED_OUT: "it does not answer",

@@ -6,11 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from moments_core.errors import FailureClass, classify, reason
 from moments_resources.catalogue import evidence_of
 
 _LONGEST = 1000  # characters of one piece of evidence in the event log; the history keeps more
+
+
+class Interrupted(dg.DagsterError, KeyboardInterrupt):
+    """Somebody asked for the end of a run.
+
+    Dagster applies the retry policy to a plain interrupt: a step that was told to stop began anew, twice, until the
+    process was killed. It lets its own errors pass as they are, and cancels the run for a KeyboardInterrupt.
+    """
 
 
 @contextmanager
@@ -23,6 +32,8 @@ def failures_named(asset: str) -> Iterator[None]:
         yield
     except dg.Failure:
         raise
+    except (KeyboardInterrupt, DagsterExecutionInterruptedError) as error:
+        raise Interrupted(reason(error)) from error
     except Exception as error:
         evidence = {name: str(value)[:_LONGEST] for name, value in evidence_of(error).items()}
         raise dg.Failure(

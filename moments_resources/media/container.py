@@ -74,7 +74,7 @@ def opened(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[InputContain
         container = av.open(f"file:{path}", options=options, metadata_errors="replace")
     except av.error.FFmpegError as error:
         raise MediaError(
-            f"{path.name} can't be read as a video: its format is unknown or it is damaged. Fetch it again, "
+            f"{path.name} can't be read as a video: its format is unknown or it is damaged; fetch it again, "
             "or convert it to MP4.",
             file=path.name,
             cause=str(error),

@@ -108,11 +108,15 @@ def _refuse_size(path: Path, max_bytes: int | None) -> None:
     size = path.stat().st_size
     if max_bytes is not None and size > max_bytes:
         raise MediaError(
-            f"{path.name} has {size / 1e9:.1f} GB, over the limit of {max_bytes / 1e9:.1f} GB: "
+            f"{path.name} has {_shown_size(size)}, over the limit of {_shown_size(max_bytes)}: "
             "submit a smaller encoding of it.",
             bytes=size,
             limit=max_bytes,
         )
+
+
+def _shown_size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _picture(path: Path, container: InputContainer, max_pixels: int) -> VideoStream:
@@ -161,7 +165,7 @@ def _refuse_cut_off(path: Path, timing: Timing) -> None:
 
 
 def _cut_off(path: Path, evidence: str, **facts: object) -> MediaError:
-    return MediaError(f"{path.name} is cut off: {evidence}. Fetch it again.", file=path.name, **facts)
+    return MediaError(f"{path.name} is cut off: {evidence}; fetch it again.", file=path.name, **facts)
 
 
 def _refuse_duration(path: Path, duration_ms: int, max_duration_ms: int | None) -> None:

@@ -222,8 +222,8 @@ def _pump(sinks: dict[int, Callable[[bytes], None]], *, deadline: float, timeout
             ready = selector.select(max(0.0, deadline - time.monotonic()))
             if not ready and time.monotonic() >= deadline:
                 raise TransientError(
-                    f"ffmpeg was not done after {timeout_s:.0f} s: this machine is busy, or the file is damaged. "
-                    "Run this again.",
+                    f"ffmpeg was not done after {timeout_s:.0f} s: this machine is busy, or the file is damaged; "
+                    "run this again.",
                     timeout_s=timeout_s,
                 )
             for key, _ in ready:

@@ -534,7 +534,7 @@ def test_a_host_that_does_not_exist_is_told_from_a_resolver_that_is_away(tmp_pat
         socket.getaddrinfo("no-such-host.invalid", 80)
     away = caught.value.errno == socket.EAI_AGAIN
     error = _failure("http://no-such-host.invalid/talk", tmp_path, NetworkError if away else SourceError)
-    assert away or "is it spelt right?" in str(error)
+    assert away or "check its spelling" in str(error)
 
 
 def test_a_port_that_is_closed_may_open_later(tmp_path: Path) -> None:
