@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from moments_assets.video_asset import video_asset
-from moments_core.source import redacted
+from moments_core.source import public_url
 from moments_core.transcript import TranscriptSource
 from moments_resources.downloader import Downloader, Fetched, Limits
 from moments_resources.frames import new_table
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from moments_resources.store.interface import ObjectStore
 
 
-@video_asset(code_version="1", kinds={"ffmpeg", "python"}, pool="download")
+@video_asset(code_version="2", kinds={"ffmpeg", "python"}, pool="download")
 def raw_video(
     *,
     intake: Intake,
@@ -75,7 +75,7 @@ def _one_file(fetched: Fetched, ffmpeg: FfmpegRunner) -> Path:
 
 def _described(fetched: Fetched, probe: VideoProbe) -> dict[str, Any]:
     return {
-        "url": redacted(fetched.page_url),
+        "url": public_url(fetched.page_url),
         "site": fetched.extractor,
         "title": fetched.title,
         "channel": fetched.channel,
@@ -120,4 +120,4 @@ def _show(step: Step, probe: VideoProbe, fetched: Fetched) -> None:
         sound=probe.audio_codec or "none",
     )
     if fetched.page_url.startswith("http"):
-        step.show(page=dg.MetadataValue.url(redacted(fetched.page_url)))
+        step.show(page=dg.MetadataValue.url(public_url(fetched.page_url)))

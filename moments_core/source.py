@@ -7,7 +7,7 @@ import ipaddress
 import re
 import unicodedata
 from typing import TypeAlias
-from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from moments_core.errors import SourceError
 
@@ -30,6 +30,18 @@ _TRACKING = re.compile(
 )
 _YOUTUBE_TRACKING = frozenset({"si", "feature", "pp", "ab_channel"})
 _YOUTUBE_HOST = re.compile(r"(.+\.)?(youtube\.com|youtube-nocookie\.com|youtu\.be)")
+
+# What lets its bearer in: signed addresses (`X-Amz-Signature`, `Policy`, `Key-Pair-Id`, `sig`), and what pages put into
+# their links. Rather one name too many: a masked parameter costs a click, a shown one an account.
+_SECRET_NAME = re.compile(
+    r"token|secret|passw|passcode|^pass$|pwd|credential|signature|hmac|jwt|sess(ion|id)|policy|expir|^x-(amz|goog)-"
+    r"|auth(?!or(?!i))|(api|access).?key|key$|(?<![a-z])key(?![a-z])|sig$|(?<![a-z])sig(?![a-z])|^hdn",
+    re.IGNORECASE,
+)
+# A JSON Web Token, and what a random generator makes: 40 letters and more with digits among them. Ids of videos and
+# lists are shorter (YouTube 11 and 34, a UUID 36); in a title digits stand apart.
+_SECRET_VALUE = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*|(?=(?:.*[0-9][A-Za-z]){2})[\w+/=~.-]{40,}", re.ASCII)
+_ADDRESS = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?//)(?:[^/?#]*@)?([^#]*).*", re.DOTALL)
 
 _NAME_OF_OURS = frozenset({"web", "file"})  # prefixes of ids that no site may claim
 
@@ -59,7 +71,7 @@ def parse_url(text: str) -> str:
 
 
 def redacted(url: str) -> str:
-    """Scheme, host, port and path of a URL, for messages: no credentials, no query (tokens live there).
+    """Scheme, host, port and path of a URL, for logs and texts of others: no credentials, no query.
 
     >>> redacted("https://me:secret@example.org:8443/talk.mp4?token=abc#x")
     'https://example.org:8443/talk.mp4'
@@ -69,6 +81,20 @@ def redacted(url: str) -> str:
     except ValueError:
         return "(unreadable address)"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def public_url(url: str) -> str:
+    """A URL for tables, pages and messages: it tells which video is meant, and opens no door.
+
+    The query is kept as it was written, but for values that look secret, by their parameter's name or by themselves:
+    these are `***`. No credentials, no fragment. What has no `//` (a file's name, an upload's key) has neither.
+    A path is taken for public: nobody can tell a secret folder from another.
+
+    >>> public_url("https://me:secret@www.youtube.com/watch?v=dQw4w9WgXcQ&token=abc#t=3")
+    'https://www.youtube.com/watch?v=dQw4w9WgXcQ&token=***'
+    """
+    address, mark, query = _ADDRESS.sub(r"\1\2", url, count=1).partition("?")
+    return address + mark + "".join(map(_masked, re.split("([&;])", query)))
 
 
 def video_id_for_url(normal_url: str) -> str:
@@ -208,6 +234,16 @@ def _normal_query(query: str, host: str) -> str:
 
 def _name(pair: str) -> str:
     return pair.partition("=")[0]
+
+
+def _masked(pair: str) -> str:
+    """A parameter with its value or, where that is secret, with `***`; of an address in it the path is left."""
+    name, equals, value = pair.partition("=") if "=" in pair else ("", "", pair)
+    plain = unquote(value)
+    if (equals and _SECRET_NAME.search(unquote(name))) or _SECRET_VALUE.fullmatch(plain):
+        return name + equals + "***"
+    is_open = "://" not in plain or redacted(plain) == plain
+    return name + equals + (value if is_open else quote(redacted(plain), safe=""))
 
 
 def _is_tracking(name: str, host: str) -> bool:

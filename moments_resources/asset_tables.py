@@ -62,7 +62,7 @@ _FILE_OR_NONE = tuple(_optional(column.name, column.kind, column.comment) for co
 VIDEOS = AssetTable(
     "videos",
     columns=(
-        _required("url", "text", "Where it came from, without anything secret."),
+        _required("url", "text", "Where it came from; what is secret in it is `***`."),
         _required("site", "text", "Site it came from (youtube, web, file, …)."),
         _optional("title", "text", "Title on the site, or the file's name."),
         _optional("channel", "text", "Channel or uploader."),

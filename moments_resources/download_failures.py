@@ -13,7 +13,7 @@ from http.client import responses
 from typing import TypeVar
 
 from moments_core.errors import MomentsError, NetworkError, ResourceError, SourceError
-from moments_core.source import redacted
+from moments_core.source import public_url
 from moments_resources.address_guard import Refused, Reply
 from moments_resources.guarded_ytdlp import plain, printable
 
@@ -99,50 +99,51 @@ def _of_network(causes: Sequence[BaseException], url: str, refused: Sequence[Ref
     from yt_dlp.utils import GeoRestrictedError
 
     if geo := _first(causes, GeoRestrictedError):
-        return SourceError(f"{redacted(url)} {_ELSEWHERE}.", countries=printable(str(geo.countries), 200))
+        return SourceError(f"{public_url(url)} {_ELSEWHERE}.", countries=printable(str(geo.countries), 200))
     if answer := _first(causes, HTTPError):
         return _of_status(answer.status, url)
     if reply := _first(causes, Socks5Error):
         return _of_reply(reply.errno, url, refused)
     if _first(causes, CertificateVerifyError):
-        return SourceError(f"The certificate of {redacted(url)} is not valid, so its host can't be trusted: check it.")
+        shown = public_url(url)
+        return SourceError(f"The certificate of {shown} is not valid, so its host can't be trusted: check it.")
     if _first(causes, TransportError) or _first(causes, ConnectionError) or _first(causes, TimeoutError):
-        return NetworkError(f"The connection to {redacted(url)} broke off or timed out: try again later.")
+        return NetworkError(f"The connection to {public_url(url)} broke off or timed out: try again later.")
     return None
 
 
 def _of_status(status: int, url: str) -> MomentsError:
     answered = f"HTTP {status} {responses.get(status, '')}".rstrip()
     if status in _BUSY or status >= 500:
-        return NetworkError(f"{redacted(url)} answers {answered}: try again later.", http_status=status)
+        return NetworkError(f"{public_url(url)} answers {answered}: try again later.", http_status=status)
     if 300 <= status < 400:
-        return SourceError(f"{redacted(url)} redirects in a circle: check the address.", http_status=status)
+        return SourceError(f"{public_url(url)} redirects in a circle: check the address.", http_status=status)
     what = _BY_STATUS.get(status, "is refused by its server: check the address")
-    return SourceError(f"{redacted(url)} {what} ({answered}).", http_status=status)
+    return SourceError(f"{public_url(url)} {what} ({answered}).", http_status=status)
 
 
 def _of_reply(code: int | None, url: str, refused: Sequence[Refused]) -> MomentsError:
     if code == Reply.REFUSED and refused:
         host, address = printable(refused[-1].host, 100), refused[-1].address
         return SourceError(
-            f"{redacted(url)} leads to {host}, a private address, which is not fetched: "
+            f"{public_url(url)} leads to {host}, a private address, which is not fetched: "
             "set MOMENTS_ALLOW_PRIVATE_HOSTS=1 if your own network is meant.",
             host=host,
             address=address,
         )
     if code == Reply.UNKNOWN_HOST:
-        return SourceError(f"The host of {redacted(url)} is unknown: check its spelling.")
+        return SourceError(f"The host of {public_url(url)} is unknown: check its spelling.")
     why = {
         Reply.CONNECTION_REFUSED: "it refuses the connection",
         Reply.TIMED_OUT: "it does not answer",
         Reply.UNREACHABLE: "no network leads there",
     }.get(Reply(code) if code in list(Reply) else Reply.FAILED, "its name or address gives no connection")
-    return NetworkError(f"The host of {redacted(url)} can't be reached ({why}): try again later.")
+    return NetworkError(f"The host of {public_url(url)} can't be reached ({why}): try again later.")
 
 
 def _of_text(error: Exception, url: str) -> MomentsError:
     text = re.sub(r"\S+://\S+", "", str(error))  # the words of a URL say nothing about the failure
     for pattern, kind, what in _BY_TEXT:
         if re.search(pattern, text, re.IGNORECASE):
-            return kind(f"{redacted(url)} {what}.")
-    return SourceError(f"yt-dlp can't read {redacted(url)}: a newer yt-dlp may, or submit the file itself.")
+            return kind(f"{public_url(url)} {what}.")
+    return SourceError(f"yt-dlp can't read {public_url(url)}: a newer yt-dlp may, or submit the file itself.")

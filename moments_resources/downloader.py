@@ -13,7 +13,7 @@ from typing import TypeAlias
 from urllib.parse import urldefrag
 
 from moments_core.errors import MomentsError, NetworkError, SourceError
-from moments_core.source import parse_url, redacted
+from moments_core.source import parse_url, public_url
 from moments_resources.address_guard import AddressGuard, Policy, policy
 from moments_resources.download_failures import download_failure
 from moments_resources.fetched import Captions, Fetched, Info, choose_captions, described, duration_ms
@@ -125,7 +125,7 @@ class _Fetch:
             entry = self._only_entry(info or {})
             unresolved = str(entry.get("_type", "")).startswith("url")
             info = self.session.extract_info(str(entry["url"]), download=False) if unresolved else entry
-        raise SourceError(f"{redacted(self._url)} is a list of lists: submit the address of one video.")
+        raise SourceError(f"{public_url(self._url)} is a list of lists: submit the address of one video.")
 
     def _only_entry(self, info: Info) -> Info:
         entries = [entry for entry in info.get("entries") or () if entry]
@@ -133,11 +133,11 @@ class _Fetch:
         if count > 1 or len(entries) > 1:
             raise SourceError(f"This address is a list of {count or 'several'} videos: submit each of them.")
         if not entries:
-            raise SourceError(f"{redacted(self._url)} is an empty list: submit the address of a video.")
+            raise SourceError(f"{public_url(self._url)} is an empty list: submit the address of a video.")
         return dict(entries[0])
 
     def _refuse_unfit(self, info: Info) -> None:
-        shown = redacted(self._url)
+        shown = public_url(self._url)
         if info.get("is_live") or info.get("live_status") in ("is_live", "is_upcoming", "post_live"):
             raise SourceError(f"{shown} is a live stream: submit it when it is over.")
         lasts_ms, longest_ms = duration_ms(info), self._limits.max_duration_ms
@@ -153,11 +153,11 @@ class _Fetch:
     def _refuse_larger(self, count: int) -> None:
         if count > self._limits.max_bytes:
             limit = f"{self._limits.max_bytes / 1e6:,.1f} MB"
-            raise SourceError(f"{redacted(self._url)} is larger than the limit of {limit}: submit a smaller file.")
+            raise SourceError(f"{public_url(self._url)} is larger than the limit of {limit}: submit a smaller file.")
 
     def _save(self, track: Info, target: Path) -> Path:
         if not self.session.save(track, target) or not target.is_file() or not target.stat().st_size:
-            raise NetworkError(f"{redacted(self._url)} ended without a file: try again later.")
+            raise NetworkError(f"{public_url(self._url)} ended without a file: try again later.")
         self._bytes_before += target.stat().st_size
         return target
 
@@ -177,10 +177,10 @@ class _Fetch:
 
     def _check(self) -> None:
         if self._resolving and self.session.requests > MAX_PAGES:
-            raise SourceError(f"{redacted(self._url)} leads from page to page without end: submit the video's own.")
+            raise SourceError(f"{public_url(self._url)} leads from page to page without end: submit the video's own.")
         if time.monotonic() > self._ends_at:
             seconds = round(self._limits.max_seconds)
-            raise NetworkError(f"{redacted(self._url)} was not fetched within {seconds} seconds: try again later.")
+            raise NetworkError(f"{public_url(self._url)} was not fetched within {seconds} seconds: try again later.")
 
     def _captions(self, info: Info, scratch: Path) -> tuple[Captions | None, str]:
         """The track and "", or None and why a track that is offered could not be had; the video is worth more."""

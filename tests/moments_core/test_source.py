@@ -13,6 +13,7 @@ from moments_core.source import (
     is_private,
     parse_url,
     parse_video_id,
+    public_url,
     redacted,
     video_id_for_content,
     video_id_for_site,
@@ -121,6 +122,50 @@ def test_the_examples_in_the_docstrings_hold() -> None:
 def test_a_redacted_address_holds_neither_credentials_nor_query() -> None:
     assert redacted("https://u:p@example.org/a?token=1#f") == "https://example.org/a"
     assert redacted("https://[u:p@example.org/") == "(unreadable address)"
+
+
+PUBLIC = [
+    "https://www.youtube.com/watch?v=dQw4w9WgXcQ&list=PLrAXtmErZgOeiKm4sgNOknGvNjby9efdf&t=3",
+    "https://example.org/a?author=me&keyword=k&design=2&b=2&a=1&&flag",
+    "https://example.org/a?id=123e4567-e89b-12d3-a456-426614174000",
+    "https://example.org/a?t=Talk+About+Compost+Heaps+in+our+Gardens+of+2024",
+    "https://example.org/a@b?from=https%3A%2F%2Fexample.org%2F",
+    "upload:uploads/ab12/talk.mp4",
+    "talk #3.mp4",
+]
+
+
+@pytest.mark.parametrize("url", PUBLIC)
+def test_a_public_address_tells_which_video_is_meant(url: str) -> None:
+    assert public_url(url) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://u:geheim@example.org/a?v=1#geheim", "https://example.org/a?v=1"),
+        ("//u:geheim@example.org/a", "//example.org/a"),
+        ("https://[u:geheim@example.org/", "https://example.org/"),
+        ("https://h/a?X-Amz-Credential=geheim&v=1", "https://h/a?X-Amz-Credential=***&v=1"),
+        ("https://h/a?X-Goog-Date=geheim", "https://h/a?X-Goog-Date=***"),
+        ("https://h/a?Policy=geheim&Expires=geheim", "https://h/a?Policy=***&Expires=***"),
+        ("https://h/a?AWSAccessKeyId=geheim&Signature=geheim", "https://h/a?AWSAccessKeyId=***&Signature=***"),
+        ("https://h/a?Key-Pair-Id=geheim&sv=1&sig=geheim", "https://h/a?Key-Pair-Id=***&sv=1&sig=***"),
+        ("https://h/a?key=geheim;access_token=geheim;v=1", "https://h/a?key=***;access_token=***;v=1"),
+        ("https://h/a?to%6ben=geheim&password=geheim", "https://h/a?to%6ben=***&password=***"),
+        ("https://h/a?apikey=geheim&auth=geheim", "https://h/a?apikey=***&auth=***"),
+        ("https://h/a?authorization=geheim&PHPSESSID=geheim", "https://h/a?authorization=***&PHPSESSID=***"),
+        ("https://h/a?client_secret=geheim&pass=geheim", "https://h/a?client_secret=***&pass=***"),
+        ("https://h/a?x=eyJhbGciOi.eyJzdWIi.geheim", "https://h/a?x=***"),
+        ("https://h/a?x=9f86d081884c7d659a2feaa0c55ad015a3bfgeheim", "https://h/a?x=***"),
+        ("https://h/a?eyJhbGciOi.eyJzdWIi.geheim", "https://h/a?***"),
+        ("https://h/a?v=1&u=https%3A%2F%2Fu%3Ageheim%40c%2Fx%3Fq%3Dgeheim", "https://h/a?v=1&u=https%3A%2F%2Fc%2Fx"),
+        ("h/a?token=geheim", "h/a?token=***"),
+    ],
+)
+def test_a_public_address_opens_no_door(url: str, shown: str) -> None:
+    assert public_url(url) == shown
+    assert public_url(shown) == shown
 
 
 def test_the_id_of_a_url_is_a_digest_of_its_normal_form() -> None:

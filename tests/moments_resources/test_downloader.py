@@ -576,11 +576,13 @@ def test_a_full_disk_is_a_shortage_of_this_machine(site: _Site, talk: Path) -> N
 def test_what_only_the_text_of_an_error_says_is_understood(text: str, kind: type[MomentsError], why: str) -> None:
     from yt_dlp.utils import DownloadError
 
-    error = download_failure(DownloadError(text), url="https://example.org/x?k=1", refused=(), last_failure=None)
+    url = "https://www.youtube.com/watch?v=abc&token=geheim"
+    error = download_failure(DownloadError(text), url=url, refused=(), last_failure=None)
     assert type(error) is kind
     assert why in str(error)
     assert str(error).endswith(".")
-    assert "k=1" not in str(error)
+    assert "https://www.youtube.com/watch?v=abc&token=***" in str(error)
+    assert "geheim" not in f"{error} {error.evidence}"
 
 
 def test_a_message_of_ytdlp_is_kept_without_tokens() -> None:

@@ -410,7 +410,7 @@ def upgrade() -> None:
         "videos",
         sa.Column("video_id", sa.Text(), nullable=False, comment="The video."),
         sa.Column("version", sa.Integer(), nullable=False, comment="Version of the asset, as in artifacts."),
-        sa.Column("url", sa.Text(), nullable=False, comment="Where it came from, without anything secret."),
+        sa.Column("url", sa.Text(), nullable=False, comment="Where it came from; what is secret in it is `***`."),
         sa.Column("site", sa.Text(), nullable=False, comment="Site it came from (youtube, web, file, …)."),
         sa.Column("title", sa.Text(), nullable=True, comment="Title on the site, or the file's name."),
         sa.Column("channel", sa.Text(), nullable=True, comment="Channel or uploader."),

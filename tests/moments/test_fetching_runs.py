@@ -1,0 +1,126 @@
+"""The first assets of a video on real runs: a URL whose query counts, captions that are broken, sound that cancels."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import imageio_ffmpeg
+import pytest
+
+from moments.definitions import definitions
+from moments.results import Results
+from moments.services import Lakehouse, prepare_dagster
+from moments_core.options import Options
+from moments_resources.intake import IntakeRow
+
+Json = dict[str, Any]
+PICTURE = "-f lavfi -i testsrc2=s=64x48:r=10:d=3"
+VIDEO = f"{PICTURE} -f lavfi -i sine=d=3 -c:v libx264 -preset ultrafast -pix_fmt yuv420p -movflags +faststart"
+
+
+@pytest.fixture
+def house(lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> Lakehouse:
+    """An empty lakehouse, open to local servers."""
+    monkeypatch.setenv("MOMENTS_ALLOW_PRIVATE_HOSTS", "1")
+    # Set and deleted by us, so that the value which `prepare_dagster` sets goes with this test.
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    monkeypatch.delenv("DAGSTER_HOME")
+    prepare_dagster(lakehouse.settings)
+    return lakehouse
+
+
+@pytest.fixture
+def submit(house: Lakehouse) -> Callable[[str | Path], IntakeRow]:
+    return lambda source: house.intake.submit(str(source), Options(), submitted_by="test")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[[str, str], Path]:
+    """`made(name, arguments)`: the file that ffmpeg writes."""
+
+    def make(name: str, arguments: str) -> Path:
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", *arguments.split(), name]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        return tmp_path / name
+
+    return make
+
+
+def materialize(video_id: str, *assets: str) -> tuple[dict[str, Json], list[str]]:
+    """The metadata of each asset that was made, and why the others were not."""
+    with dg.DagsterInstance.get() as instance:
+        instance.add_dynamic_partitions("videos", [video_id])
+        job = definitions().resolve_implicit_global_asset_job_def()
+        keys = [dg.AssetKey(asset) for asset in assets]
+        run = job.execute_in_process(
+            instance=instance, asset_selection=keys, partition_key=video_id, raise_on_error=False
+        )
+    shown = {
+        str(event.step_key): {name: value.value for name, value in event.materialization.metadata.items()}
+        for event in run.get_asset_materialization_events()
+    }
+    return shown, [str(event.step_failure_data.error) for event in run.get_step_failure_events()]
+
+
+class _SignedSite(ThreadingHTTPServer):
+    """One video, under one query and no other spelling of it, as object stores sign it."""
+
+    daemon_threads = False
+    query = "z=1&X-Amz-Signature=Ge%2fheim&a=%7e"
+
+    def __init__(self, video: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.video = video
+        self.address = f"http://127.0.0.1:{self.server_address[1]}/talk.mp4"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _SignedSite
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        signed = self.path == f"/talk.mp4?{self.server.query}"
+        body = self.server.video if signed else b""
+        self.send_response(200 if signed else 403)
+        self.send_header("Content-Type", "video/mp4")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body if self.command == "GET" else b"")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def signed(made: Callable[[str, str], Path]) -> Iterator[_SignedSite]:
+    with _SignedSite(made("talk.mp4", VIDEO).read_bytes()) as site:
+        thread = threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield site
+        site.shutdown()
+        thread.join()
+
+
+def test_a_videos_address_is_shown_with_its_query_and_without_its_secrets(
+    house: Lakehouse, submit: Callable[[str], IntakeRow], signed: _SignedSite
+) -> None:
+    site = signed
+    site.query = "token=geheim&v=dQw4w9WgXcQ"
+    video_id = str(submit(f"{site.address}?{site.query}").video_id)
+    shown, failures = materialize(video_id, "raw_video")
+    assert failures == []
+    shown_url = f"{site.address}?token=***&v=dQw4w9WgXcQ"
+    assert Results(house).rows("select url from public.videos") == [{"url": shown_url}]
+    assert "v=dQw4w9WgXcQ" in shown["raw_video"]["page"]
+    assert "geheim" not in str(shown)
