@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import text
 
 from moments.services import Lakehouse
+from moments_core.source import public_url
 from moments_resources.intake import IntakeRow
 from moments_resources.tables import ASSET_TABLES
 
@@ -76,7 +77,7 @@ class Results:
 
     def states(self, video_id: str | None = None) -> list[Json]:
         """One row a video: state, asset in work or last, attempts, reason."""
-        return self.rows(_STATES, id=video_id)
+        return [_titled(row) for row in self.rows(_STATES, id=video_id)]
 
     def has_video(self, video_id: str) -> bool:
         """Whether anything is known of this video."""
@@ -127,6 +128,12 @@ class Results:
         }
 
 
+def _titled(state: Json) -> Json:
+    """What has no title yet is called by its address; the one that was submitted may be signed."""
+    address = public_url(state["url"])
+    return {key: state[key] or address if key == "title" else state[key] for key in state if key != "url"}
+
+
 def _error(state: Json) -> Json:
     if state["cause"] is None:
         return {"class": "transient", "reason": f"The work has not ended: it is {state['state']}."}
@@ -154,7 +161,7 @@ where a.video_id = :id and a.superseded_at is null
 
 _STATES = """
 select distinct on (s.video_id, case when s.video_id is null then s.intake_id end)
-       s.video_id, coalesce(v.title, s.name, s.url) as title, s.state,
+       s.video_id, coalesce(v.title, s.name) as title, s.url, s.state,
        coalesce(s.failed_asset, h.asset) as asset, coalesce(h.attempts, 0) as attempts, s.class, s.cause as reason,
        s.submitted_at
 from public.intake_state s

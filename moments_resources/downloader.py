@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import urldefrag
 
 from moments_core.errors import MomentsError, NetworkError, SourceError
 from moments_core.source import parse_url, public_url
@@ -57,6 +56,7 @@ class Downloader:
     def fetch(self, url: str, folder: Path, *, on_progress: Progress | None = None) -> Fetched:
         """Fetch the video of `url` into `folder` as `video.…`, and `audio.…` where the sound is apart.
 
+        What is asked for is `url` to the letter, its fragment aside; its normal form only names the page.
         Nothing is left in `folder` when it fails. Raises SourceError (permanent), NetworkError and ResourceError
         (transient).
         """
@@ -65,7 +65,7 @@ class Downloader:
             AddressGuard(self._is_allowed) as guard,
             tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch,
         ):
-            fetch = _Fetch(urldefrag(url).url, guard, self._limits, on_progress)
+            fetch = _Fetch(url.partition("#")[0], guard, self._limits, on_progress)
             with fetch.session:
                 return fetch.run(Path(scratch), folder, normal_url)
 

@@ -65,6 +65,8 @@ class Intake:
     def submit(self, source: str, options: Options, *, submitted_by: str, priority: int = 0) -> IntakeRow:
         """Put a URL or a local file into the intake table; a file is copied into the object store first.
 
+        A URL is kept as it was submitted, its fragment aside: it is what will be fetched, and a signed query does not
+        survive being put in order. Its normal form gives the video's name alone.
         Every submission makes a row. One that can't be worked on is refused at once, with its reason kept beside
         the row: `refusal` tells.
         """
@@ -145,8 +147,7 @@ class Intake:
         path = Path(source)
         if "://" not in source and _exists(path):
             return self._uploaded(path)
-        url = parse_url(source)
-        return {"url": url, "video_id": identify(url), "name": None}
+        return {"url": source.partition("#")[0], "video_id": identify(source), "name": None}
 
     def _uploaded(self, path: Path) -> dict[str, Any]:
         sha256 = _readable_sha256(path)

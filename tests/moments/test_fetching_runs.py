@@ -12,12 +12,13 @@ from typing import Any
 import dagster as dg
 import imageio_ffmpeg
 import pytest
+from sqlalchemy import text
 
 from moments.definitions import definitions
 from moments.results import Results
 from moments.services import Lakehouse, prepare_dagster
 from moments_core.options import Options
-from moments_resources.intake import IntakeRow
+from moments_resources.intake import IntakeRow, name_video
 
 Json = dict[str, Any]
 PICTURE = "-f lavfi -i testsrc2=s=64x48:r=10:d=3"
@@ -52,6 +53,20 @@ def made(tmp_path: Path) -> Callable[[str, str], Path]:
     return make
 
 
+@pytest.fixture
+def inserted(house: Lakehouse) -> Callable[[str], IntakeRow]:
+    """Puts a URL in by SQL, as an analyst does, and names its video, as the sensor does."""
+
+    def insert(url: str) -> IntakeRow:
+        statement = text("insert into url_intake (url) values (:url) returning intake_id")
+        with house.database.begin() as connection:
+            intake_id = connection.execute(statement, {"url": url}).scalar_one()
+        house.intake.name_row(house.intake.row(intake_id), name_video(url))
+        return house.intake.row(intake_id)
+
+    return insert
+
+
 def materialize(video_id: str, *assets: str) -> tuple[dict[str, Json], list[str]]:
     """The metadata of each asset that was made, and why the others were not."""
     with dg.DagsterInstance.get() as instance:
@@ -72,7 +87,7 @@ class _SignedSite(ThreadingHTTPServer):
     """One video, under one query and no other spelling of it, as object stores sign it."""
 
     daemon_threads = False
-    query = "z=1&X-Amz-Signature=Ge%2fheim&a=%7e"
+    query = "z=1&X-Amz-Signature=Ge%2fheim&a=2"
 
     def __init__(self, video: bytes) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -124,3 +139,27 @@ def test_a_videos_address_is_shown_with_its_query_and_without_its_secrets(
     assert Results(house).rows("select url from public.videos") == [{"url": shown_url}]
     assert "v=dQw4w9WgXcQ" in shown["raw_video"]["page"]
     assert "geheim" not in str(shown)
+
+
+@pytest.mark.parametrize("way", ["submit", "inserted"])
+def test_a_signed_query_is_fetched_as_it_was_written(
+    way: str, request: pytest.FixtureRequest, signed: _SignedSite
+) -> None:
+    row = request.getfixturevalue(way)(f"{signed.address}?{signed.query}")
+    _, failures = materialize(str(row.video_id), "raw_video")
+    assert failures == []
+
+
+def test_a_signed_address_opens_no_door_where_it_is_shown(
+    house: Lakehouse, submit: Callable[[str], IntakeRow], signed: _SignedSite
+) -> None:
+    source = f"{signed.address}?v=1&X-Amz-Signature=geheim"  # an old signature: it is refused
+    video_id = str(submit(source).video_id)
+    materialize(video_id, "raw_video")
+    shown_url = f"{signed.address}?v=1&X-Amz-Signature=***"
+    results = Results(house)
+    [state] = results.states()
+    assert (state["title"], "url" in state) == (shown_url, False)
+    history = results.rows("select cause, evidence from public.pipeline_history")
+    assert [row["cause"].startswith(shown_url) for row in history] == [True]
+    assert "geheim" not in f"{state} {history}"

@@ -40,13 +40,19 @@ def insert(intake: Intake, sql: Sql) -> Submit:
     return run
 
 
-def test_a_url_gets_a_row_with_its_video_its_options_and_its_normal_form(submit: Submit, sql: Sql) -> None:
-    row = submit("HTTPS://Example.ORG:443/talk.mp4#t=3", max_moments=3)
+def test_a_url_gets_a_row_with_its_video_and_its_options(submit: Submit, sql: Sql) -> None:
+    row = submit(URL, max_moments=3)
     assert (row.url, row.options, row.upload_key) == (URL, {"max_moments": 3}, None)
     assert row.video_id == name_video(URL)
     assert sql("select submitted_by, priority, name from url_intake") == [
         {"submitted_by": "test", "priority": 0, "name": None}
     ]
+
+
+def test_a_url_is_kept_as_it_was_submitted_and_named_by_its_normal_form(submit: Submit) -> None:
+    row = submit("HTTPS://Example.ORG:443/talk.mp4?b=%2f&sig=x&a=%7E&utm_source=y#t=3")
+    assert row.url == "HTTPS://Example.ORG:443/talk.mp4?b=%2f&sig=x&a=%7E&utm_source=y"
+    assert row.video_id == name_video(f"{URL}?a=~&b=%2F&sig=x")
 
 
 def test_every_submission_makes_a_row_of_its_own(submit: Submit, intake: Intake) -> None:
