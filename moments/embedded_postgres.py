@@ -57,11 +57,6 @@ class ServerAddress:
     data_dir: Path
     port: int
 
-    @property
-    def safe_url(self) -> str:
-        """The address without the password, for messages."""
-        return f"postgresql+psycopg2://{APP}@127.0.0.1:{self.port}/{APP}"
-
 
 class EmbeddedPostgres:
     """The server of the state folder `home` (MOMENTS_HOME).

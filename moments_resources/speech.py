@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from moments_core.errors import SettingsError
 from moments_core.time import Span
 from moments_core.transcript import Transcript
 from moments_resources.speech_pocketsphinx import PocketSphinxSpeech
@@ -41,11 +40,3 @@ class SpeechToText(Protocol):
 
 
 LOCAL_SPEECH: Mapping[str, Callable[[], SpeechToText]] = {"local": PocketSphinxSpeech, "local-whisper": WhisperSpeech}
-
-
-def local_speech(key: str) -> SpeechToText:
-    """The recogniser behind a key; nothing is loaded yet. Raises SettingsError for an unknown key."""
-    if key not in LOCAL_SPEECH:
-        known = ", ".join(LOCAL_SPEECH)
-        raise SettingsError(f"There is no local speech model {key!r}: choose one of {known}.", key=key)
-    return LOCAL_SPEECH[key]()

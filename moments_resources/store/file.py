@@ -44,9 +44,6 @@ class FileStore:
     def uri(self, key: str) -> str:
         return self._path(key).resolve().as_uri()
 
-    def exists(self, key: str) -> bool:
-        return self._path(key).is_file()
-
     def delete(self, key: str) -> bool:
         path = self._path(key)
         try:

@@ -16,7 +16,7 @@ from moments_core.sentences import transcript_problems
 from moments_core.time import Span
 from moments_core.transcript import Transcript, TranscriptSource
 from moments_resources import speech_whisper
-from moments_resources.speech import LOCAL_SPEECH, local_speech
+from moments_resources.speech import LOCAL_SPEECH
 from moments_resources.speech_pocketsphinx import LONGEST_WORD_MS, Heard, PocketSphinxSpeech, spoken_words
 from moments_resources.speech_utterances import BYTES_A_MS, Utterance, spoken_spans, utterances
 from moments_resources.speech_whisper import WhisperSpeech
@@ -272,13 +272,10 @@ def test_whisper_without_weights_says_how_to_get_them(tmp_path: Path) -> None:
 
 
 def test_keys_name_the_local_recognisers() -> None:
-    assert isinstance(local_speech("local"), PocketSphinxSpeech)
-    assert isinstance(local_speech("local-whisper"), WhisperSpeech)
-
-
-def test_an_unknown_key_is_refused_with_those_there_are() -> None:
-    with pytest.raises(SettingsError, match="'parakeet': choose one of local, local-whisper"):
-        local_speech("parakeet")
+    assert {key: type(make()) for key, make in LOCAL_SPEECH.items()} == {
+        "local": PocketSphinxSpeech,
+        "local-whisper": WhisperSpeech,
+    }
 
 
 def test_only_the_weak_recogniser_gives_way_to_captions() -> None:
@@ -289,5 +286,5 @@ def test_only_the_weak_recogniser_gives_way_to_captions() -> None:
 
 
 def test_a_recipe_names_its_model_and_version() -> None:
-    assert local_speech("local").recipe.startswith("pocketsphinx-5")
+    assert PocketSphinxSpeech().recipe.startswith("pocketsphinx-5")
     assert WhisperSpeech("/models/large-v3").recipe == "whisper-large-v3-int8-1"
