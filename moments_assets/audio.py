@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from moments_resources.step import Step
 
 
-@video_asset(code_version="1", kinds={"ffmpeg"}, pool="audio", checks=[SOUND_IS_STATED])
+@video_asset(code_version="2", kinds={"ffmpeg"}, pool="audio", checks=[SOUND_IS_STATED])
 def audio(raw_video: DataFrame, *, ffmpeg: FfmpegRunner, step: Step) -> DataFrame:
-    """The sound as 16 kHz mono FLAC, with its pauses, loudness and level a second; from one pass of ffmpeg.
+    """The sound as 16 kHz mono FLAC, with its pauses, loudness and level a second.
 
+    All channels are mixed; where they cancel each other out, the first one is taken alone.
     A video without sound has a row that says so, and no file.
     """
     video = first_row(raw_video)
@@ -34,6 +35,7 @@ def audio(raw_video: DataFrame, *, ffmpeg: FfmpegRunner, step: Step) -> DataFram
     step.measure(
         state=row["state"],
         loudness_lufs=report.loudness_lufs,
+        mono_from=report.mono_from,
         pauses=len(report.silences),
         media_seconds_per_second=round(report.duration_ms / 1000 / step.seconds, 1),
     )

@@ -11,11 +11,10 @@ from moments_core.moment import overlapping_pairs
 from moments_core.sentences import transcript_problems
 from moments_core.time import Span
 from moments_resources.frames import first_row
+from moments_resources.media.levels import nothing_is_heard
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-_INAUDIBLE_DB = -70.0  # dBFS; EBU R 128 gates what lies below as silence
 
 
 def sound_problems(audio: DataFrame, raw_video: DataFrame) -> Iterator[str]:
@@ -23,7 +22,7 @@ def sound_problems(audio: DataFrame, raw_video: DataFrame) -> Iterator[str]:
     sound, video = first_row(audio), first_row(raw_video)
     if (sound["state"] == "none") == bool(video["has_audio"]):
         yield f"audio says {sound['state']!r} but the video has {'a' if video['has_audio'] else 'no'} sound stream"
-    if sound["state"] == "sound" and all(level < _INAUDIBLE_DB for level in sound["rms_db"]):
+    if sound["state"] == "sound" and nothing_is_heard(sound["rms_db"]):
         yield "audio says 'sound' but nothing can be heard in it"
     if (sound["file"] is None) != (sound["state"] == "none"):
         yield f"audio says {sound['state']!r} but {'has no' if sound['file'] is None else 'has a'} file"

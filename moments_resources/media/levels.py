@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from moments_core.time import Span
@@ -31,6 +32,13 @@ _SHARE_OF_RANGE = 0.3
 _LEAST_DROP_DB = 10.0
 # Below -60 dBFS nothing is heard at normal volume: a frame there is silence in any recording.
 INAUDIBLE_DB = -60.0
+# EBU R 128 gates blocks below -70 as silence: a sound without a second that reaches it holds nothing that was heard.
+_GATE_DB = -70.0
+
+
+def nothing_is_heard(rms_db: Sequence[float]) -> bool:
+    """Whether a sound is silent, by its level a second: what recognisers get decides, not what the channels held."""
+    return all(level < _GATE_DB for level in rms_db)
 
 
 class LevelMeter:

@@ -163,3 +163,14 @@ def test_a_signed_address_opens_no_door_where_it_is_shown(
     history = results.rows("select cause, evidence from public.pipeline_history")
     assert [row["cause"].startswith(shown_url) for row in history] == [True]
     assert "geheim" not in f"{state} {history}"
+
+
+def test_a_video_whose_channels_cancel_out_can_be_heard(
+    house: Lakehouse, submit: Callable[[Path], IntakeRow], made: Callable[[str, str], Path]
+) -> None:
+    inverted = f"{PICTURE} -f lavfi -i sine=d=3,pan=stereo|c0=c0|c1=-1*c0 -c:v libx264 -pix_fmt yuv420p -c:a aac"
+    shown, failures = materialize(str(submit(made("inverted.mp4", inverted)).video_id), "raw_video", "audio")
+    assert failures == []
+    assert shown["audio"]["state"] == "sound"
+    [sound] = Results(house).rows("select rms_db from public.audio")
+    assert max(sound["rms_db"]) > -25

@@ -82,7 +82,28 @@ def test_a_mute_track_is_one_silence(make: Make, runner: FfmpegRunner, tmp_path:
     report = extract_audio(runner, source, tmp_path / "sound.flac")
     assert report.is_silent
     assert report.silences == (Span(0, report.duration_ms),)
-    assert (report.loudness_lufs, report.peak_db) == (-70.0, -120.0)
+    assert (report.loudness_lufs, report.peak_db, report.mono_from) == (-70.0, -120.0, "all channels")
+
+
+@pytest.mark.parametrize("codec", ["flac", "aac", "libopus"])
+def test_channels_that_cancel_out_are_not_mixed(make: Make, runner: FfmpegRunner, tmp_path: Path, codec: str) -> None:
+    inverted = ("-f", "lavfi", "-i", "sine=d=6:f=440,pan=stereo|c0=c0|c1=-1*c0")
+    source = make(f"inverted-{codec}.mkv", *PICTURE, *inverted, "-c:v", "ffv1", "-c:a", codec)
+    report = extract_audio(runner, source, tmp_path / "sound.flac")
+    assert (report.mono_from, report.is_silent) == ("first channel", False)
+    assert report.rms_db[2] == pytest.approx(-21, abs=0.5)  # ffmpeg's sine: 1/8 of full scale
+    assert np.abs(samples_of(tmp_path / "sound.flac")).max() == pytest.approx(32768 / 8, rel=0.05)
+    assert report.duration_ms == pytest.approx(6000, abs=50)
+
+
+@pytest.mark.parametrize("channel", [0, 2, 3, 6])
+def test_channels_that_do_not_cancel_out_are_mixed(
+    make: Make, runner: FfmpegRunner, tmp_path: Path, channel: int
+) -> None:
+    """All the sound in one of eight channels is the least that a mix keeps; a high tone counts most in loudness."""
+    alone = ("-f", "lavfi", "-i", f"sine=d=2:f=3000,pan=7.1|c{channel}=c0")
+    source = make(f"alone-{channel}.mkv", *PICTURE, *alone, "-c:v", "ffv1", "-c:a", "flac")
+    assert extract_audio(runner, source, tmp_path / "sound.flac").mono_from == "all channels"
 
 
 def test_a_sound_too_short_to_have_a_loudness_is_not_silent(make: Make, runner: FfmpegRunner, tmp_path: Path) -> None:
