@@ -6,6 +6,7 @@ goes to stdout; progress, notes and errors go to stderr.
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -31,6 +32,10 @@ def main() -> None:
 
     Start with `moments process VIDEO`. State lies in $MOMENTS_HOME (default: .moments); see the README.
     """
+    # Names of files are bytes, not always UTF-8: they come in whole, and go out as JSON itself would escape them.
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def options_of_a_submission(command: Command) -> Command:
@@ -84,6 +89,7 @@ def submit(sources: tuple[str, ...], priority: int, as_json: bool, **asked: Any)
     `-` reads one source a line from standard input.
     """
     from moments.printing import print_json
+    from moments.process import shown_source
 
     refused = False
     with _lakehouse(started=True) as lakehouse:
@@ -91,12 +97,13 @@ def submit(sources: tuple[str, ...], priority: int, as_json: bool, **asked: Any)
             row = lakehouse.intake.submit(source, _options(asked), submitted_by="moments submit", priority=priority)
             refusal = lakehouse.intake.refusal(row)
             refused |= refusal is not None
+            shown = shown_source(source, row)
             if as_json:
                 reason = refusal and {"class": refusal[0], "reason": refusal[1]}
-                print_json({"intake_id": row.intake_id, "source": source, "video_id": row.video_id, "error": reason})
+                print_json({"intake_id": row.intake_id, "source": shown, "video_id": row.video_id, "error": reason})
             else:
                 click.echo(
-                    f"{row.intake_id}  {row.video_id or 'refused'}  {source}{(refusal and f': {refusal[1]}') or ''}"
+                    f"{row.intake_id}  {row.video_id or 'refused'}  {shown}{(refusal and f': {refusal[1]}') or ''}"
                 )
     sys.exit(FAILED if refused else DONE)
 

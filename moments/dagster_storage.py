@@ -13,6 +13,8 @@ from moments.services import up
 from moments.settings import load_settings
 from moments_resources.database import dagster_url
 
+_TABLES_LOCK = "dagster tables"
+
 
 class LakehouseStorage(DagsterPostgresStorage):
     """Named by dagster.yaml. Starts the embedded server where it is not up."""
@@ -24,4 +26,6 @@ class LakehouseStorage(DagsterPostgresStorage):
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Self:  # noqa: ARG003
         lakehouse = up(load_settings())
-        return cls(postgres_url=dagster_url(lakehouse.database.url), inst_data=inst_data)
+        # The first worker processes of a fresh lakehouse made Dagster's tables at once, and all but one failed.
+        with lakehouse.database.lock(_TABLES_LOCK):
+            return cls(postgres_url=dagster_url(lakehouse.database.url), inst_data=inst_data)

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, Protocol, Self
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as _escape
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -33,6 +33,11 @@ class Finding(Protocol):
     def ok(self) -> bool | None: ...
     @property
     def sentence(self) -> str: ...
+
+
+def escape(text: str) -> str:
+    """Text from outside as it may reach a terminal: no markup, no control characters (they move the cursor)."""
+    return _escape("".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text))
 
 
 def print_json(value: Json) -> None:

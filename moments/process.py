@@ -15,7 +15,7 @@ from typing import Self
 from moments.results import Json, Results
 from moments.services import DAEMON_LOCK, Lakehouse, make_folder, submission_lock
 from moments_core.options import Options
-from moments_resources.intake import IntakeRow
+from moments_resources.intake import IntakeRow, without_credentials
 
 _POLL_SECONDS = 0.5
 _DAEMON_SECONDS = 5.0
@@ -52,7 +52,8 @@ def process(
     this machine has cores.
     """
     results = Results(lakehouse)
-    jobs = [_Job(source, lakehouse.intake.submit(source, options, submitted_by=submitted_by)) for source in sources]
+    rows = [lakehouse.intake.submit(source, options, submitted_by=submitted_by) for source in sources]
+    jobs = [_Job(shown_source(source, row), row) for source, row in zip(sources, rows, strict=True)]
     with _Crew(lakehouse, results, jobs) as crew:
         while jobs:
             for job in [job for job in jobs if crew.has_ended(job)]:
@@ -63,6 +64,11 @@ def process(
                 watch(job.source, results.progress(job.row.intake_id))
             if jobs:
                 time.sleep(_POLL_SECONDS)
+
+
+def shown_source(source: str, row: IntakeRow) -> str:
+    """What was asked for, without a password: only what was refused can hold one."""
+    return source if row.video_id else without_credentials(source)
 
 
 class _Crew:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from moments.services import Lakehouse
-from moments_core.errors import PermanentError
+from moments_core.errors import PermanentError, SettingsError
 
 _TIMEOUT_MS = 60_000
 _BATCH = 1000
@@ -37,7 +37,9 @@ def run_query(lakehouse: Lakehouse, query: str) -> Iterator[Answer]:
         with lakehouse.database.begin() as connection:
             yield _opened(connection, query)
     except DBAPIError as error:
-        raise PermanentError(f"The query failed: {_first_line(error)}") from error
+        raise PermanentError(_sentence(error), detail=str(error.orig)) from error
+    except SettingsError as error:  # a right that the lakehouse itself does not need: reading the server's files, say
+        raise PermanentError("The query asks for what the database user may not do: leave that out.") from error
 
 
 def _opened(connection: Connection, query: str) -> Answer:
@@ -70,5 +72,8 @@ def write_csv(answer: Answer, out: TextIO) -> None:
     writer.writerows(answer.rows)
 
 
-def _first_line(error: DBAPIError) -> str:
-    return str(error.orig).strip().splitlines()[0]
+def _sentence(error: DBAPIError) -> str:
+    said = str(error.orig).strip().splitlines()[0]
+    if "as cursor" in said or "in a read-only transaction" in said:
+        return "`moments sql` runs one query that returns rows and changes nothing: write one SELECT."
+    return f"The query failed: {said}."

@@ -145,7 +145,7 @@ class Intake:
 
     def _identified(self, source: str) -> dict[str, Any]:
         path = Path(source)
-        if "://" not in source and _exists(path):
+        if source and "://" not in source and _exists(path):
             return self._uploaded(path)
         return {"url": source.partition("#")[0], "video_id": identify(source), "name": None}
 
@@ -184,6 +184,11 @@ def _readable_sha256(path: Path) -> str:
         return file_sha256(path)
     except OSError as error:
         raise SourceError(f"{path} can't be read ({error.strerror}): check its permissions and its disk.") from error
+
+
+def without_credentials(source: str) -> str:
+    """A source as it may be shown: `***` in place of a user and a password."""
+    return _CREDENTIALS.sub(r"\1***@", source) if ":" in source else source
 
 
 def _without_secrets(source: str) -> str:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
+from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from moments import worker
 from moments.results import Results
 from moments.services import Lakehouse, prepare_dagster
+from moments.settings import Settings
 from moments.worker import run_submission
 from moments_core.options import Options
+from moments_resources.database import Database
+from moments_resources.store.file import FileStore
 
 Json = dict[str, Any]
 
@@ -69,3 +80,100 @@ def json_lines(text: str) -> Sequence[Json]:
 
 def _without_settings() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("MOMENTS_", "DAGSTER_"))}
+
+
+@pytest.fixture(scope="module")
+def shared_lakehouse(
+    copied_database: Callable[[], AbstractContextManager[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lakehouse]:
+    """One lakehouse for all tests of a file, open to local servers; the environment names it too."""
+    with pytest.MonkeyPatch.context() as patch, copied_database() as url:
+        for name in [name for name in os.environ if name.startswith(("MOMENTS_", "DAGSTER_"))]:
+            patch.delenv(name)
+        patch.setenv("MOMENTS_HOME", str(tmp_path_factory.mktemp("shared") / "home"))
+        patch.setenv("MOMENTS_DATABASE_URL", url)
+        patch.setenv("MOMENTS_ALLOW_PRIVATE_HOSTS", "1")
+        patch.setenv("DAGSTER_HOME", "")
+        patch.delenv("DAGSTER_HOME")
+        settings = Settings(_env_file=None)
+        prepare_dagster(settings)
+        database = Database(url)
+        yield Lakehouse(settings, database, FileStore(settings.state / "store"))
+        database.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def take_all(shared_lakehouse: Lakehouse) -> Callable[..., dict[str, Json]]:
+    """`take_all({name: source})`: submits all, runs the workers, as many at once as `at_once` says; the results."""
+
+    def taken(sources: Mapping[str, str | Path], *, at_once: int = 3) -> dict[str, Json]:
+        submit, refusal = shared_lakehouse.intake.submit, shared_lakehouse.intake.refusal
+        rows = {name: submit(str(source), Options(), submitted_by="test") for name, source in sources.items()}
+        _work([row.intake_id for row in rows.values() if refusal(row) is None], at_once)
+        results = Results(shared_lakehouse)
+        return {
+            name: {"intake_id": row.intake_id, **results.submission(row, str(sources[name]))}
+            for name, row in rows.items()
+        }
+
+    return taken
+
+
+def _work(intake_ids: Sequence[int], at_once: int) -> None:
+    """The real worker's `main` for each, in forks of this process: they share its imports (5 s of CPU)."""
+    for name in ("moments.definitions", "yt_dlp.extractor.extractors", "pandas", "av", "scipy.sparse.linalg"):
+        import_module(name)
+    with warnings.catch_warnings():
+        # From Python 3.12 on for any fork beside threads; those of local servers hold nothing that a worker needs.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with ProcessPoolExecutor(at_once, mp_context=get_context("fork")) as pool:
+            list(pool.map(worker.main, map(str, intake_ids)))
+
+
+@pytest.fixture(scope="session")
+def clear_failure() -> Callable[..., str]:
+    return assert_clear_failure
+
+
+def assert_clear_failure(
+    house: Lakehouse, result: Json, *, failure_class: str, words: str, asset: str = "raw_video"
+) -> str:
+    """What a user relies on when a video fails: a named asset, a class, one sentence, and nothing lost or left."""
+    assert result["status"] == "failed", result
+    assert result["failed_asset"] == asset
+    assert result["error"]["class"] == failure_class, result["error"]
+    reason: str = result["error"]["reason"]
+    assert words in reason
+    assert_one_sentence(reason, house)
+    rows = Results(house).rows
+    submitted = rows("select * from public.intake_state where intake_id = :id", id=result["intake_id"])
+    assert [(row["state"], row["cause"]) for row in submitted] == [("failed", reason)]
+    attempts = rows("select * from public.pipeline_history where intake_id = :id", id=result["intake_id"])
+    assert {attempt["outcome"] for attempt in attempts} <= {"failed", "retrying", "completed"}
+    assert attempts[-1]["cause"] == reason
+    failures = "select f.class from public.failures f where f.cause = :cause and f.asset = :asset"
+    assert {row["class"] for row in rows(failures, cause=reason, asset=asset)} == {failure_class}
+    assert asset not in result["assets"]
+    return reason
+
+
+def assert_one_sentence(reason: str, house: Lakehouse | None = None) -> None:
+    """It ends like a sentence, is one, and shows no inside: no path of ours, no class of Python, no traceback."""
+    assert reason.endswith(".")
+    assert "\n" not in reason
+    assert not re.search(r"[.!?] [A-Z]", reason), reason
+    assert not re.search(r"Traceback|\w(Error|Exception)\b|\berrno\b|<class", reason), reason
+    if house is not None:
+        assert str(house.settings.state) not in reason
+        assert not re.search(r"\bscratch\b|\bstore/", reason), reason
+
+
+@pytest.fixture(scope="session")
+def left_running() -> Callable[[], list[str]]:
+    """Command lines of the processes below this one that are no server of the tests."""
+
+    def running() -> list[str]:
+        below = psutil.Process().children(recursive=True)
+        return [" ".join(child.cmdline()) for child in below if "postgres" not in child.name()]
+
+    return running
