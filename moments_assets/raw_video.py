@@ -13,6 +13,7 @@ from moments_core.source import public_url
 from moments_core.transcript import TranscriptSource
 from moments_resources.downloader import Downloader, Fetched, Limits
 from moments_resources.frames import new_table
+from moments_resources.guarded_ytdlp import printable
 from moments_resources.media.joining import join_streams
 from moments_resources.media.probe import VideoProbe, probe_video
 from moments_resources.media.tracks import embedded_captions
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from moments_resources.step import Step
     from moments_resources.store.interface import ObjectStore
 
+_NOTES_LENGTH = 500  # characters: measures stay short, and a site's extractor may warn at every turn
 
-@video_asset(code_version="2", kinds={"ffmpeg", "python"}, pool="download")
+
+@video_asset(code_version="3", kinds={"ffmpeg", "python"}, pool="download")
 def raw_video(
     *,
     intake: Intake,
@@ -46,7 +49,7 @@ def raw_video(
     path = _one_file(fetched, ffmpeg)
     probe = probe_video(path, max_duration_ms=limits.max_duration_ms, max_bytes=limits.max_bytes)
     _show(step, probe, fetched)
-    row = _described(fetched, probe) | _captions(fetched, path, ffmpeg) | {"file": path}
+    row = _described(fetched, probe) | _captions(fetched, path, ffmpeg, step) | {"file": path}
     return new_table("raw_video", [row])
 
 
@@ -94,15 +97,23 @@ def _described(fetched: Fetched, probe: VideoProbe) -> dict[str, Any]:
     }
 
 
-def _captions(fetched: Fetched, path: Path, ffmpeg: FfmpegRunner) -> dict[str, str | None]:
-    """The captions that came with the page, else those inside the file."""
+def _captions(fetched: Fetched, path: Path, ffmpeg: FfmpegRunner, step: Step) -> dict[str, str | None]:
+    """The captions that came with the page, else those inside the file. What was done without is noted."""
     if fetched.captions is not None:
+        _note(step, fetched.notes)
         automatic = fetched.captions.kind == "automatic"
         source = TranscriptSource.AUTOMATIC_CAPTIONS if automatic else TranscriptSource.HUMAN_CAPTIONS
         return _caption_columns(fetched.captions.text, fetched.captions.language, source)
-    for track in embedded_captions(ffmpeg, path):
-        return _caption_columns(track.text, track.language, TranscriptSource.HUMAN_CAPTIONS)
-    return _caption_columns(None, None, None)
+    track, unread = embedded_captions(ffmpeg, path, step.folder())
+    _note(step, fetched.notes + unread)
+    if track is None:
+        return _caption_columns(None, None, None)
+    return _caption_columns(track.text, track.language, TranscriptSource.HUMAN_CAPTIONS)
+
+
+def _note(step: Step, notes: tuple[str, ...]) -> None:
+    if notes:
+        step.measure(notes=printable(" ".join(notes), _NOTES_LENGTH))
 
 
 def _caption_columns(text: str | None, language: str | None, source: TranscriptSource | None) -> dict[str, str | None]:

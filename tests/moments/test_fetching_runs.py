@@ -83,6 +83,10 @@ def materialize(video_id: str, *assets: str) -> tuple[dict[str, Json], list[str]
     return shown, [str(event.step_failure_data.error) for event in run.get_step_failure_events()]
 
 
+_PAGE = """<title>Talk</title><video src="/talk.mp4?{query}">
+<track kind="captions" srclang="en" src="/gone.vtt?token=geheim"></video>"""
+
+
 class _SignedSite(ThreadingHTTPServer):
     """One video, under one query and no other spelling of it, as object stores sign it."""
 
@@ -105,10 +109,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        signed = self.path == f"/talk.mp4?{self.server.query}"
-        body = self.server.video if signed else b""
-        self.send_response(200 if signed else 403)
-        self.send_header("Content-Type", "video/mp4")
+        known = {
+            f"/talk.mp4?{self.server.query}": ("video/mp4", self.server.video),
+            "/page": ("text/html", _PAGE.format(query=self.server.query.replace("&", "&amp;")).encode()),
+        }
+        kind, body = known.get(self.path, ("text/plain", b""))
+        self.send_response(200 if self.path in known else 403)
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body if self.command == "GET" else b"")
@@ -174,3 +181,27 @@ def test_a_video_whose_channels_cancel_out_can_be_heard(
     assert shown["audio"]["state"] == "sound"
     [sound] = Results(house).rows("select rms_db from public.audio")
     assert max(sound["rms_db"]) > -25
+
+
+def test_captions_that_can_not_be_read_are_noted_and_do_not_cost_the_video(
+    house: Lakehouse, submit: Callable[[Path], IntakeRow], made: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "lines.srt").write_text("1\n00:00:00,500 --> 00:00:02,500\nFirst line\n", encoding="utf-8")
+    film = made("film.mkv", f"{PICTURE} -f lavfi -i sine=d=3 -i lines.srt -map 0 -map 1 -map 2 -c:v libx264 -c:s srt")
+    film.write_bytes(film.read_bytes().replace(b"First", b"\xff" * 5))
+    shown, failures = materialize(str(submit(film).video_id), "raw_video")
+    assert failures == []
+    assert shown["raw_video"]["notes"] == "The captions inside the file (stream 2, no language) can't be read."
+    assert Results(house).rows("select captions from public.videos") == [{"captions": None}]
+
+
+def test_what_a_site_did_not_give_is_noted(
+    house: Lakehouse, submit: Callable[[str], IntakeRow], signed: _SignedSite
+) -> None:
+    video_id = str(submit(signed.address.replace("/talk.mp4", "/page")).video_id)
+    _, failures = materialize(video_id, "raw_video")
+    assert failures == []
+    [kept] = Results(house).rows("select measures from public.artifacts")
+    assert "captions (en) are missing" in kept["measures"]["notes"]
+    assert len(kept["measures"]["notes"]) <= 500
+    assert "geheim" not in kept["measures"]["notes"]
