@@ -6,6 +6,7 @@ import resource
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -14,63 +15,72 @@ from moments_assets.partitions import INTAKE_TAG
 from moments_assets.video_asset import MAX_RETRIES, Declared
 from moments_core.errors import CheckError
 from moments_core.options import Options
-from moments_resources.catalogue import Artifact, Recipe
+from moments_resources.catalogue import Artifact, Catalogue, Recipe
 from moments_resources.failures import failures_named
-from moments_resources.frames import version_read
+from moments_resources.frames import check_lineage, version_read
 from moments_resources.makers import Choice
 from moments_resources.step import Step, StepRequest
-from moments_resources.table_io import Made, Reused
+from moments_resources.table_io import Made, Reused, Unread
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def make(declared: Declared, context: dg.AssetExecutionContext, tables: Mapping[str, DataFrame]) -> Iterator[Any]:
-    """One asset of one video; yields check results and the output, as Dagster wants them."""
-    with failures_named(declared.name):
-        yield from _make(declared, context, tables)
+def make(declared: Declared, context: dg.AssetExecutionContext, inputs: Mapping[str, Unread]) -> Iterator[Any]:
+    """One asset of one video; yields check results and the output, as Dagster wants them.
 
-
-def _make(declared: Declared, context: dg.AssetExecutionContext, tables: Mapping[str, DataFrame]) -> Iterator[Any]:
-    asked = context.resources.run_options.over(context.resources.intake.options_of(context.partition_key))
-    tools = {name: _chosen(getattr(context.resources, name), asked) for name in declared.tools}
-    request, recipe = _request(declared, context, asked), _recipe(declared, tools, asked)
-    with Step(context.resources.catalogue, context.resources.scratch, request, recipe) as step:
+    Everything that can fail happens inside of the step: an unknown model or a missing input is in the history too.
+    """
+    with failures_named(declared.name), Step(*_for_step(declared, context)) as step:
+        asked = _asked(context)
+        step.options = Options.model_validate({name: getattr(asked, name) for name in declared.options})
+        tools = {name: _chosen(getattr(context.resources, name), asked) for name in declared.tools}
+        step.recipe = _recipe(declared, tools, step.options)
+        tables = {name: unread.read() for name, unread in inputs.items()}
+        check_lineage(tables)
         step.inputs = {name: version_read(frame) for name, frame in tables.items()}
         standing = None if asked.force else _standing(step)
-        if standing is not None:
-            yield from _keep(declared, step, standing)
-            return
-        with _cpu_measured(step):
-            frame = declared.body(**tables, **tools, **({"step": step} if declared.wants_step else {}))
-        yield from _check(declared, frame, tables)
-        yield dg.Output(
-            Made(frame, step),
-            data_version=dg.DataVersion(f"attempt-{step.attempt.attempt_id}"),
-            metadata={**step.shown, "seconds": round(step.seconds, 3)},
-        )
+        yield from _keep(declared, step, standing) if standing else _make(declared, step, tables, tools)
+
+
+def _make(declared: Declared, step: Step, tables: Mapping[str, DataFrame], tools: Mapping[str, Any]) -> Iterator[Any]:
+    with _cpu_measured(step):
+        frame = declared.body(**tables, **tools, **({"step": step} if declared.wants_step else {}))
+    yield from _check(declared, frame, tables)
+    yield dg.Output(Made(frame, step), data_version=dg.DataVersion(f"attempt-{step.attempt.attempt_id}"))
+
+
+def _for_step(declared: Declared, context: dg.AssetExecutionContext) -> tuple[Catalogue, Path, StepRequest]:
+    request = StepRequest(
+        video_id=context.partition_key,
+        asset=declared.name,
+        run_id=context.run.run_id,
+        intake_id=_intake_id(context),
+        retries_left=context.retry_number < MAX_RETRIES,
+    )
+    return context.resources.catalogue, context.resources.scratch, request
+
+
+def _intake_id(context: dg.AssetExecutionContext) -> int | None:
+    tag = context.run.tags.get(INTAKE_TAG)
+    return int(tag) if tag and tag.isdigit() else None
+
+
+def _asked(context: dg.AssetExecutionContext) -> Options:
+    """The run's options, completed by those of its own submission; where a click started it, of the video's newest."""
+    intake, intake_id = context.resources.intake, _intake_id(context)
+    submitted = intake.row(intake_id).options if intake_id else intake.options_of(context.partition_key)
+    asked: Options = context.resources.run_options.over(submitted)
+    return asked
 
 
 def _chosen(tool: Any, asked: Options) -> Any:
     return tool.choose(asked) if isinstance(tool, Choice) else tool
 
 
-def _recipe(declared: Declared, tools: Mapping[str, object], asked: Options) -> Recipe:
+def _recipe(declared: Declared, tools: Mapping[str, object], options: Options) -> Recipe:
     makers = {name: tool.recipe for name, tool in tools.items() if hasattr(tool, "recipe")}
-    chosen = {name: getattr(asked, name) for name in declared.options if getattr(asked, name) is not None}
-    return Recipe(declared.code_version, {"makers": makers, "options": chosen})
-
-
-def _request(declared: Declared, context: dg.AssetExecutionContext, asked: Options) -> StepRequest:
-    intake_id = context.run.tags.get(INTAKE_TAG)
-    return StepRequest(
-        video_id=context.partition_key,
-        asset=declared.name,
-        run_id=context.run.run_id,
-        intake_id=int(intake_id) if intake_id and intake_id.isdigit() else None,
-        options=Options.model_validate({name: getattr(asked, name) for name in declared.options}),
-        retries_left=context.retry_number < MAX_RETRIES,
-    )
+    return Recipe(declared.code_version, {"makers": makers, "options": options.model_dump(exclude_none=True)})
 
 
 def _standing(step: Step) -> Artifact | None:
@@ -84,7 +94,7 @@ def _keep(declared: Declared, step: Step, standing: Artifact) -> Iterator[Any]:
     for check in declared.checks:
         yield dg.AssetCheckResult(check_name=check.name, passed=True, metadata={"kept since version": standing.version})
     version = dg.DataVersion(f"attempt-{standing.attempt_id}")
-    yield dg.Output(Reused(standing), data_version=version, metadata={**standing.measures})
+    yield dg.Output(Reused(standing), data_version=version)
 
 
 def _check(declared: Declared, frame: DataFrame, tables: Mapping[str, DataFrame]) -> Iterator[Any]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
 from moments_assets.checks import MOMENTS_ARE_SOUND
 from moments_assets.previews import moments_preview
 from moments_assets.video_asset import video_asset
@@ -47,7 +45,7 @@ def moments(
         note=found.note,
         media_seconds_per_second=round(content.duration_ms / 1000 / max(step.seconds, 1e-3), 1),
     )
-    step.show(preview=dg.MetadataValue.md(moments_preview(found.moments)))
+    step.show(preview=moments_preview(found.moments))
     rows = [_row(moment, ordinal, finder, step) for ordinal, moment in enumerate(found.moments, start=1)]
     return new_table("moments", rows)
 

@@ -49,6 +49,11 @@ def picture(jpeg: bytes, name: str) -> str:
     return f"![{name}](data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})" if jpeg else "_No picture._"
 
 
+def link(url: str) -> str:
+    """A web address that can be followed."""
+    return f"[{_plain(url)}](<{url.replace('<', '%3C').replace('>', '%3E')}>)"
+
+
 def _shift(milliseconds: int) -> str:
     return f"{milliseconds / 1000:+.2f} s" if milliseconds else "–"
 

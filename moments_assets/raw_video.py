@@ -6,8 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
+from moments_assets.previews import link
 from moments_assets.video_asset import video_asset
 from moments_core.source import public_url
 from moments_core.transcript import TranscriptSource
@@ -131,4 +130,4 @@ def _show(step: Step, probe: VideoProbe, fetched: Fetched) -> None:
         sound=probe.audio_codec or "none",
     )
     if fetched.page_url.startswith("http"):
-        step.show(page=dg.MetadataValue.url(public_url(fetched.page_url)))
+        step.show(page=link(public_url(fetched.page_url)))

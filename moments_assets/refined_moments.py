@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
 from moments_assets.checks import REFINED_STAY_IN_THEIR_CLIPS
 from moments_assets.previews import refined_preview
 from moments_assets.video_asset import video_asset
@@ -47,7 +45,7 @@ def refined_moments(
     ]
     moved = [new.span != moment.span for _, moment, new in refined]
     step.measure(moments=len(refined), moved=sum(moved))
-    step.show(preview=dg.MetadataValue.md(refined_preview([(moment, new) for _, moment, new in refined])))
+    step.show(preview=refined_preview([(moment, new) for _, moment, new in refined]))
     return new_table("refined_moments", [_row(name, moment, new, refiner) for name, moment, new in refined])
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import dagster as dg
-
 from moments_assets.previews import picture
 from moments_assets.video_asset import video_asset
 from moments_resources.frames import first_row, new_table
@@ -27,7 +25,7 @@ def thumbnails(raw_video: DataFrame, *, step: Step) -> DataFrame:
     times = sorted({duration_ms * (2 * index + 1) // (2 * COUNT) for index in range(COUNT)})
     pictures = stills(video["file"].path, times, step.folder())
     step.measure(pictures=len(pictures))
-    step.show(filmstrip=dg.MetadataValue.md(picture(filmstrip([still.path for still in pictures]), "filmstrip")))
+    step.show(filmstrip=picture(filmstrip([still.path for still in pictures]), "filmstrip"))
     rows = [
         {"time_ms": still.time_ms, "width": still.width, "height": still.height, "file": still.path}
         for still in {still.time_ms: still for still in pictures}.values()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
 from moments_assets.checks import WORDS_ARE_IN_ORDER
 from moments_assets.previews import transcript_preview
 from moments_assets.video_asset import video_asset
@@ -93,4 +91,4 @@ def _show(result: Transcript, duration_ms: int, step: Step) -> None:
         sentences=len(result.sentences),
         media_seconds_per_second=round(duration_ms / 1000 / max(step.seconds, 1e-3), 1),
     )
-    step.show(preview=dg.MetadataValue.md(transcript_preview(result)))
+    step.show(preview=transcript_preview(result))

@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, RowMapping, Table, and_, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
-from moments_core.errors import FenceError, MomentsError, classify, reason
+from moments_core.errors import FenceError, MomentsError, TransientError, classify, reason
 from moments_resources.database import Database
 from moments_resources.storable import storable, storable_text
 from moments_resources.tables import ASSET_TABLES, artifacts, generation_configs, pipeline_history
@@ -72,6 +72,7 @@ class Draft:
     rows: Sequence[Mapping[str, Any]]
     seconds: float
     measures: Mapping[str, object] = field(default_factory=dict)
+    previews: Mapping[str, str] = field(default_factory=dict)
     objects: Sequence[Mapping[str, object]] = ()
 
 
@@ -88,6 +89,7 @@ class Artifact:
     objects: Sequence[Mapping[str, object]]
     row_count: int
     measures: Mapping[str, Any]
+    previews: Mapping[str, str]
     seconds: float
 
     def is_made_by(self, recipe: Recipe, inputs: Mapping[str, int]) -> bool:
@@ -104,7 +106,8 @@ class Catalogue:
     @contextmanager
     def turn(self, video_id: str, asset: str) -> Iterator[None]:
         """Take turns: one step at a time works on (video, asset), over the whole installation."""
-        with self.database.lock(f"step:{video_id}:{asset}"):
+        # Waiting in short waits: a step that waits for its turn can be cancelled.
+        with self.database.lock(f"step:{video_id}:{asset}", while_waiting=lambda: None):
             yield
 
     def open_attempt(self, video_id: str, asset: str, *, run_id: str, intake_id: int | None = None) -> Attempt:
@@ -136,10 +139,15 @@ class Catalogue:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def commit(self, draft: Draft) -> Artifact:
-        """Make the draft the current version, in one transaction. Raises FenceError when it may not."""
+        """Make the draft the current version, in one transaction.
+
+        Raises FenceError when the attempt may not, and TransientError when an input was made anew meanwhile: the
+        current versions of a video always fit together.
+        """
         attempt = draft.attempt
         with self.database.begin() as connection:
             _check_fence(connection, attempt)
+            _check_inputs(connection, draft)
             version = _supersede(connection, attempt)
             _note_config(connection, draft)
             _insert_rows(connection, attempt, version, draft.rows)
@@ -237,6 +245,23 @@ def _check_fence(connection: Connection, attempt: Attempt) -> None:
         )
 
 
+def _check_inputs(connection: Connection, draft: Draft) -> None:
+    # Shared locks: whoever commits one of the inputs waits for the end of this transaction.
+    query = select(artifacts.c.asset, artifacts.c.version).where(
+        artifacts.c.video_id == draft.attempt.video_id,
+        artifacts.c.asset.in_(draft.inputs),
+        artifacts.c.superseded_at.is_(None),
+    )
+    current = {row.asset: row.version for row in connection.execute(query.with_for_update(read=True))}
+    changed = sorted(asset for asset, version in draft.inputs.items() if current.get(asset) != version)
+    if changed:
+        raise TransientError(
+            f"The result was not kept: {', '.join(changed)} changed while {draft.attempt.asset} was made from it. "
+            "Run this again.",
+            changed=changed,
+        )
+
+
 def _supersede(connection: Connection, attempt: Attempt) -> int:
     here = (artifacts.c.video_id == attempt.video_id) & (artifacts.c.asset == attempt.asset)
     last = connection.scalar(select(func.max(artifacts.c.version)).where(here)) or 0
@@ -287,6 +312,7 @@ def _artifact_values(draft: Draft, version: int) -> dict[str, object]:
         "objects": [dict(item) for item in draft.objects],
         "row_count": len(draft.rows),
         "measures": storable(dict(draft.measures)),
+        "previews": storable(dict(draft.previews)),
         "seconds": draft.seconds,
     }
 

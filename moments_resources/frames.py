@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from moments_core.errors import CheckError
+from moments_core.errors import CheckError, TransientError
 from moments_resources.asset_tables import BY_ASSET, MEDIA_COLUMNS, AssetTable
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 FILE = "file"
-_VERSION = "version"
+_VERSION, _INPUTS = "version", "inputs"
 
 
-def with_version(frame: DataFrame, version: int) -> DataFrame:
-    """Say which version a loaded table is."""
-    frame.attrs[_VERSION] = version
+def with_lineage(frame: DataFrame, version: int, inputs: Mapping[str, int]) -> DataFrame:
+    """Say which version a loaded table is, and which versions it was made from."""
+    frame.attrs.update({_VERSION: version, _INPUTS: dict(inputs)})
     return frame
 
 
@@ -25,6 +25,17 @@ def version_read(frame: DataFrame) -> int:
     """Which version a loaded table is; noted as lineage."""
     version: int = frame.attrs[_VERSION]
     return version
+
+
+def check_lineage(tables: Mapping[str, DataFrame]) -> None:
+    """Loaded tables that were made from each other fit together. Raises TransientError where one is out of date."""
+    for asset, frame in tables.items():
+        for other, version in frame.attrs[_INPUTS].items():
+            if other in tables and version_read(tables[other]) != version:
+                raise TransientError(
+                    f"{asset} was made from version {version} of {other}, which is at {version_read(tables[other])}: "
+                    f"materialize {asset} first."
+                )
 
 
 def new_table(asset: str, rows: Sequence[Mapping[str, Any]]) -> DataFrame:

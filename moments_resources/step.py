@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,19 +29,23 @@ class StepRequest:
     asset: str
     run_id: str
     intake_id: int | None = None
-    options: Options = field(default_factory=Options)
     retries_left: bool = False
 
 
 class Step:
-    """A context in which one asset of one video is made. Leaving it always ends the attempt and frees all."""
+    """A context in which one asset of one video is made. Leaving it always ends the attempt and frees all.
 
-    def __init__(self, catalogue: Catalogue, scratch: Path, request: StepRequest, recipe: Recipe) -> None:
+    `recipe`, `options` and `inputs` (versions by asset) are set inside, once they are known: an error in finding them
+    out is a failure of this attempt too.
+    """
+
+    def __init__(self, catalogue: Catalogue, scratch: Path, request: StepRequest) -> None:
         self.request = request
-        self.recipe = recipe
+        self.recipe = Recipe("", {})
+        self.options = Options()
         self.inputs: Mapping[str, int] = {}
-        self.measures: dict[str, object] = {}
-        self.shown: dict[str, Any] = {}
+        self.measures: dict[str, Any] = {}
+        self.previews: dict[str, str] = {}
         self._catalogue = catalogue
         self._scratch = scratch
         self._resources = ExitStack()
@@ -91,10 +95,6 @@ class Step:
     def video_id(self) -> str:
         return self.request.video_id
 
-    @property
-    def options(self) -> Options:
-        return self.request.options
-
     def folder(self) -> Path:
         """A new scratch folder; gone when the step ends."""
         path = self._scratch / f"{self.attempt.attempt_id}-{uuid.uuid4().hex[:8]}"
@@ -105,11 +105,10 @@ class Step:
     def measure(self, **values: object) -> None:
         """Numbers and short strings to keep in the catalogue and to show (and plot) in the UI."""
         self.measures.update(values)
-        self.shown.update(values)
 
-    def show(self, **previews: object) -> None:
-        """Previews for the UI alone: Dagster's metadata values, each small."""
-        self.shown.update(previews)
+    def show(self, **previews: str) -> None:
+        """Previews for the UI, as Markdown; under 20 kB each, for the catalogue and the event log keep them."""
+        self.previews.update(previews)
 
     def progress(self, done: float) -> None:
         """Say how far the work has come, 0..1; written at most once a second."""
@@ -144,6 +143,7 @@ class Step:
                 rows=rows,
                 seconds=self.seconds,
                 measures=self.measures,
+                previews=self.previews,
                 objects=objects,
             )
         )

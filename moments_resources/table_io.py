@@ -12,7 +12,7 @@ from moments_core.errors import PermanentError
 from moments_resources.asset_tables import BY_ASSET
 from moments_resources.catalogue import Artifact, Catalogue
 from moments_resources.failures import failures_named
-from moments_resources.frames import FILE, frame_of, object_column, rows_of, with_version
+from moments_resources.frames import FILE, frame_of, object_column, rows_of, with_lineage
 from moments_resources.step import Step
 from moments_resources.store.interface import ObjectStore, StoredFile
 
@@ -35,6 +35,18 @@ class Reused:
     artifact: Artifact
 
 
+@dataclass(frozen=True)
+class Unread:
+    """An input that is read when its step has its turn: read by Dagster before, it could be out of date by then."""
+
+    io: TableIO
+    video_id: str
+    asset: str
+
+    def read(self) -> DataFrame:
+        return self.io.read(self.video_id, self.asset)
+
+
 class TableIO(dg.IOManager):
     """Writes rows. Every write is one commit of the catalogue."""
 
@@ -43,21 +55,25 @@ class TableIO(dg.IOManager):
         self._store = store
 
     def handle_output(self, context: dg.OutputContext, obj: Made | Reused) -> None:
-        if isinstance(obj, Reused):
-            context.add_output_metadata({"version": obj.artifact.version, "reused": True})
-            return
-        with failures_named(obj.step.request.asset):
-            artifact = self._written(obj)
-        counts = {"version": artifact.version, "dagster/row_count": artifact.row_count}
-        context.add_output_metadata({**counts, **self.links(artifact)})
+        artifact = obj.artifact if isinstance(obj, Reused) else self._written(obj)
+        # From the catalogue, so that a result that is kept shows what it showed when it was made.
+        previews = {name: dg.MetadataValue.md(text) for name, text in artifact.previews.items()}
+        facts = {
+            "version": artifact.version,
+            "dagster/row_count": artifact.row_count,
+            "seconds": round(artifact.seconds, 3),
+            "reused": isinstance(obj, Reused),
+        }
+        context.add_output_metadata({**artifact.measures, **previews, **self.links(artifact), **facts})
 
     def _written(self, made: Made) -> Artifact:
-        try:
-            return self.write(made)
-        except BaseException as error:
-            # The asset's generator is not resumed after a failed write: its turn would be held for ever.
-            made.step.end(error)
-            raise
+        with failures_named(made.step.request.asset):
+            try:
+                return self.write(made)
+            except BaseException as error:
+                # The asset's generator is not resumed after a failed write: its turn would be held for ever.
+                made.step.end(error)
+                raise
 
     def write(self, made: Made) -> Artifact:
         """Commit the table of a step."""
@@ -68,10 +84,8 @@ class TableIO(dg.IOManager):
         """Where to find more, for the UI."""
         return {}
 
-    def load_input(self, context: dg.InputContext) -> DataFrame:
-        asset = context.asset_key.path[-1]
-        with failures_named(asset):
-            return self.read(context.partition_key, asset)
+    def load_input(self, context: dg.InputContext) -> Unread:
+        return Unread(self, context.partition_key, context.asset_key.path[-1])
 
     def read(self, video_id: str, asset: str) -> DataFrame:
         """The current table of an asset; media tables have a column `file`. Raises PermanentError if there is none."""
@@ -81,7 +95,7 @@ class TableIO(dg.IOManager):
         frame = frame_of(self._catalogue.rows(artifact), BY_ASSET[asset])
         if BY_ASSET[asset].holds_media:
             frame[FILE] = object_column([self._file(row) for row in frame.to_dict("records")])
-        return with_version(frame, artifact.version)
+        return with_lineage(frame, artifact.version, artifact.inputs)
 
     def _file(self, row: Mapping[Any, Any]) -> StoredFile | None:
         return StoredFile(self._store, row["object_key"], row["sha256"]) if row["object_key"] else None

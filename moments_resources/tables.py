@@ -113,6 +113,7 @@ artifacts = Table(
     _required("objects", JSONB, "[{key, bytes, sha256}] in the object store."),
     _required("row_count", Integer, "Rows in the asset's table."),
     _required("measures", JSONB, "What was measured while making it; numbers and short strings."),
+    _required("previews", JSONB, "{name: Markdown} for the UI.", server_default=text("'{}'")),
     _required("seconds", Float, "Seconds of work."),
     _required("committed_at", DateTime(timezone=True), "When.", server_default=func.now()),
     _optional("superseded_at", DateTime(timezone=True), "When a newer version took its place; empty: current."),

@@ -119,14 +119,15 @@ def test_everything_is_made_without_run_config_and_with_what_the_submission_asks
 
 
 def test_checks_and_previews_are_told_to_the_ui(materialize: Materialize) -> None:
-    result = materialize("moments", "audio", run_config=asked(force=True))
+    result = materialize("moments", "thumbnails", run_config=asked(force=True))
     checks = {event.check_name: event.passed for event in result.get_asset_check_evaluations()}
-    assert checks == {"sound_is_stated": True, "moments_are_sound": True}
+    assert checks == {"moments_are_sound": True}
     shown = metadata_of(result, "moments")
     assert shown["preview"].startswith("| start | end | title | score |")
     assert shown["dagster/row_count"] == 1
     assert shown["media_seconds_per_second"] > 0
-    assert "file:///" in metadata_of(result, "audio")["files"]
+    assert "file:///" in metadata_of(result, "thumbnails")["files"]
+    assert metadata_of(result, "thumbnails")["filmstrip"].startswith("![filmstrip](data:image/jpeg;base64,")
 
 
 def test_what_has_not_changed_is_kept(materialize: Materialize, sql: Sql) -> None:
@@ -136,6 +137,7 @@ def test_what_has_not_changed_is_kept(materialize: Materialize, sql: Sql) -> Non
     assert result.success
     assert sql("select * from artifacts order by asset, version") == before
     assert metadata_of(result, "clips")["reused"] is True
+    assert metadata_of(result, "moments")["preview"].startswith("| start | end | title | score |")
 
 
 def test_force_makes_a_new_version(materialize: Materialize, sql: Sql) -> None:
@@ -164,10 +166,13 @@ def test_an_unknown_model_is_named_and_not_tried_again(materialize: Materialize,
     assert "local" in description
 
 
-def test_a_wrong_option_in_run_config_is_named(materialize: Materialize) -> None:
+def test_a_wrong_option_in_run_config_is_named_and_in_the_history(materialize: Materialize, sql: Sql) -> None:
     result = materialize("moments", run_config=asked(max_moments=0))
     (failure,) = result.get_step_failure_events()
     assert "max_moments" in str(failure.step_failure_data.user_failure_data.description)
+    (failed,) = sql("select class, cause from failures where asset = 'moments'")
+    assert failed["class"] == "permanent"
+    assert "max_moments" in failed["cause"]
 
 
 def test_lineage_follows_the_versions(materialize: Materialize, sql: Sql) -> None:
@@ -175,3 +180,11 @@ def test_lineage_follows_the_versions(materialize: Materialize, sql: Sql) -> Non
     (made,) = sql("select inputs from artifacts where asset = 'clips' and superseded_at is null")
     (current,) = sql("select version from artifacts where asset = 'moments' and superseded_at is null")
     assert made["inputs"]["moments"] == current["version"]
+
+
+def test_an_asset_is_not_made_from_parts_that_do_not_fit_together(materialize: Materialize, sql: Sql) -> None:
+    assert materialize("audio", run_config=asked(force=True)).success
+    result = materialize("moments", run_config=asked(force=True))
+    (failure,) = result.get_step_failure_events()
+    assert "materialize transcript first" in str(failure.step_failure_data.user_failure_data.description)
+    assert materialize().success

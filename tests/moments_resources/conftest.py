@@ -98,7 +98,9 @@ def new_step(catalogue: Catalogue, scratch: Path) -> Callable[..., Step]:
 
     def make(asset: str = "scene_cuts", video_id: str = VIDEO, recipe: Recipe | None = None, **more: Any) -> Step:
         request = StepRequest(video_id=video_id, asset=asset, **{"run_id": "run-1", **more})
-        return Step(catalogue, scratch, request, recipe or Recipe("1", {"maker": "test"}))
+        step = Step(catalogue, scratch, request)
+        step.recipe = recipe or Recipe("1", {"maker": "test"})
+        return step
 
     return make
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from moments_core.errors import CancelledError, FenceError, MediaError, NetworkError
+from moments_core.errors import CancelledError, FenceError, MediaError, NetworkError, TransientError
 from moments_resources.catalogue import DIED, Artifact, Attempt, Catalogue, Draft, Recipe, canonical_sha256, evidence_of
 
 Sql = Callable[..., list[dict[str, Any]]]
@@ -34,13 +34,15 @@ def nothing_is_kept(sql: Sql) -> bool:
 def test_a_commit_is_rows_an_artifact_and_the_end_of_the_attempt(
     catalogue: Catalogue, attempt: Attempt, sql: Sql
 ) -> None:
-    made = catalogue.commit(draft(attempt, 10, 20, inputs={"raw_video": 3}, measures={"cuts": 2}))
-    assert (made.version, made.row_count, made.inputs, made.measures) == (1, 2, {"raw_video": 3}, {"cuts": 2})
+    _input(catalogue, attempt.video_id)
+    shown = {"measures": {"cuts": 2}, "previews": {"preview": "**2** cuts"}}
+    made = catalogue.commit(draft(attempt, 10, 20, inputs={"raw_video": 1}, **shown))
+    assert (made.version, made.row_count, made.inputs, made.measures) == (1, 2, {"raw_video": 1}, {"cuts": 2})
+    assert made.previews == {"preview": "**2** cuts"}
     assert catalogue.current(attempt.video_id, "scene_cuts") == made
     assert catalogue.rows(made) == [{"time_ms": 10, "score": 1.0}, {"time_ms": 20, "score": 1.0}]
-    assert sql("select outcome, ended_at is null as is_open, attempt from pipeline_history") == [
-        {"outcome": "completed", "is_open": False, "attempt": 1}
-    ]
+    query = "select outcome, ended_at is null as is_open, attempt from pipeline_history where asset = 'scene_cuts'"
+    assert sql(query) == [{"outcome": "completed", "is_open": False, "attempt": 1}]
 
 
 def test_the_artifact_says_what_its_hash_was_made_from(catalogue: Catalogue, attempt: Attempt, sql: Sql) -> None:
@@ -250,6 +252,8 @@ def test_the_way_in_which_moments_were_found_is_stored_once(
 
 def test_an_equal_recipe_and_equal_inputs_make_an_equal_result(catalogue: Catalogue, attempt: Attempt) -> None:
     recipe = Recipe("1", {"options": {"a": 1, "b": 2}, "makers": {}})
+    for asset in ("raw_video", "audio", "audio"):
+        _input(catalogue, attempt.video_id, asset)
     made = catalogue.commit(draft(attempt, 10, recipe=recipe, inputs={"raw_video": 1, "audio": 2}))
     same = Recipe("1", {"makers": {}, "options": {"b": 2, "a": 1}})
     assert made.is_made_by(same, {"audio": 2, "raw_video": 1})
@@ -268,9 +272,23 @@ def test_an_equal_recipe_and_equal_inputs_make_an_equal_result(catalogue: Catalo
 )
 def test_another_recipe_or_input_makes_another_result(recipe: Recipe, inputs: dict[str, int]) -> None:
     base = Recipe("1", {"options": {"a": 1}})
-    made = Artifact("v", "moments", 1, 1, base.sha256, {"raw_video": 1}, (), 0, {}, 0.0)
+    made = Artifact("v", "moments", 1, 1, base.sha256, {"raw_video": 1}, (), 0, {}, {}, 0.0)
     assert made.is_made_by(base, {"raw_video": 1})
     assert not made.is_made_by(recipe, inputs)
+
+
+def test_a_result_whose_input_was_made_anew_meanwhile_is_not_kept(catalogue: Catalogue, attempt: Attempt) -> None:
+    _input(catalogue, attempt.video_id)
+    _input(catalogue, attempt.video_id)
+    with pytest.raises(TransientError, match="raw_video changed"):
+        catalogue.commit(draft(attempt, 10, inputs={"raw_video": 1}))
+    assert catalogue.current(attempt.video_id, "scene_cuts") is None
+
+
+def _input(catalogue: Catalogue, video_id: str, asset: str = "raw_video") -> None:
+    """Make the next version of another asset; without rows, which is all the same here."""
+    attempt = catalogue.open_attempt(video_id, asset, run_id="run-0")
+    catalogue.commit(Draft(attempt, RECIPE, {}, [], 0.1))
 
 
 # Turns and the history

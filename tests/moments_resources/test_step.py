@@ -33,11 +33,10 @@ def test_a_step_that_went_well_leaves_its_result_and_nothing_else(
 ) -> None:
     with new_step() as step:
         (step.folder() / "part").write_text("x")
-        step.inputs = {"raw_video": 4}
         step.measure(cuts=1)
         assert not is_free()
         made = step.commit([{"time_ms": 1, "score": 1.0}])
-    assert (made.inputs, made.measures, made.row_count) == ({"raw_video": 4}, {"cuts": 1}, 1)
+    assert (made.inputs, made.measures, made.row_count) == ({}, {"cuts": 1}, 1)
     assert list(scratch.iterdir()) == []
     assert is_free()
     assert [row["outcome"] for row in sql(_HISTORY)] == ["completed"]
@@ -178,11 +177,11 @@ def test_progress_is_written_once_a_second(new_step: NewStep, sql: Sql) -> None:
         step.commit([])
 
 
-def test_what_is_shown_is_more_than_what_is_kept(new_step: NewStep) -> None:
+def test_numbers_and_previews_are_kept_apart(new_step: NewStep) -> None:
     with new_step() as step:
         step.measure(cuts=2)
         step.show(preview="…")
-        assert (step.measures, step.shown) == ({"cuts": 2}, {"cuts": 2, "preview": "…"})
+        assert (step.measures, step.previews) == ({"cuts": 2}, {"preview": "…"})
         step.commit([])
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moments_core.errors import CheckError, PermanentError
+from moments_core.errors import CheckError, PermanentError, TransientError
 from moments_resources.asset_tables import BY_ASSET
 from moments_resources.catalogue import Catalogue, Recipe
 from moments_resources.database import Database
-from moments_resources.frames import first_row, frame_of, new_table, rows_of, version_read
+from moments_resources.frames import check_lineage, first_row, frame_of, new_table, rows_of, version_read
 from moments_resources.step import Step
 from moments_resources.store.file import FileStore
 from moments_resources.table_io import Made, Reused, TableIO
@@ -51,7 +51,7 @@ def test_loading_gives_back_the_table_that_was_written(
     rows = moment_rows(RECIPE)
     write("moments", rows)
     with dg.build_input_context(partition_key=video_id, asset_key=dg.AssetKey("moments")) as context:
-        loaded = table_io.load_input(context)
+        loaded = table_io.load_input(context).read()
     pd.testing.assert_frame_equal(loaded, new_table("moments", rows))
     assert loaded.to_dict("records") == rows
     assert version_read(loaded) == 1
@@ -60,12 +60,37 @@ def test_loading_gives_back_the_table_that_was_written(
 def test_the_metadata_of_a_write_says_which_version_and_how_many_rows(table_io: TableIO, new_step: NewStep) -> None:
     with new_step() as step:
         told = handle(table_io, Made(new_table("scene_cuts", [{"time_ms": 1, "score": 1.0}]), step))
-    assert told == {"version": 1, "dagster/row_count": 1}
+    assert (told["version"], told["dagster/row_count"], told["reused"]) == (1, 1, False)
+
+
+def test_a_table_that_is_kept_shows_what_it_showed_when_it_was_made(table_io: TableIO, new_step: NewStep) -> None:
+    with new_step() as step:
+        step.measure(cuts=1)
+        step.show(preview="**1** cut")
+        made = step.commit([])
+    told = handle(table_io, Reused(made))
+    assert (told["cuts"], told["preview"]) == (1, "**1** cut")
+
+
+def test_tables_that_do_not_fit_together_are_refused(
+    table_io: TableIO, new_step: NewStep, commit: Any, video_id: str
+) -> None:
+    commit([], "raw_video")
+    with new_step("scene_cuts") as step:
+        step.inputs = {"raw_video": 1}
+        step.commit([])
+    tables = {asset: table_io.read(video_id, asset) for asset in ("raw_video", "scene_cuts")}
+    check_lineage(tables)
+    commit([], "raw_video")
+    tables["raw_video"] = table_io.read(video_id, "raw_video")
+    with pytest.raises(TransientError, match="materialize scene_cuts first"):
+        check_lineage(tables)
 
 
 def test_a_table_that_stands_is_not_written_again(table_io: TableIO, new_step: NewStep, commit: Any) -> None:
     standing = commit([])
-    assert handle(table_io, Reused(standing)) == {"version": 1, "reused": True}
+    told = handle(table_io, Reused(standing))
+    assert (told["version"], told["dagster/row_count"], told["reused"]) == (1, 0, True)
     with new_step() as step:
         assert step.current() == standing
         step.reuse()

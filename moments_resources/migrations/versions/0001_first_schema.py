@@ -457,6 +457,13 @@ def upgrade() -> None:
         sa.Column(
             "measures", JSONB(), nullable=False, comment="What was measured while making it; numbers and short strings."
         ),
+        sa.Column(
+            "previews",
+            JSONB(),
+            server_default=sa.text("'{}'"),
+            nullable=False,
+            comment="{name: Markdown} for the UI.",
+        ),
         sa.Column("seconds", sa.Float(), nullable=False, comment="Seconds of work."),
         sa.Column(
             "committed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False, comment="When."
