@@ -70,7 +70,7 @@ def process(sources: tuple[str, ...], as_json: bool, **asked: Any) -> None:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: workers are told to stop, too
     failed = False
-    with _lakehouse(started=True) as lakehouse, Progress(len(sources)) as progress:
+    with _lakehouse() as lakehouse, Progress(len(sources)) as progress:
         for result in run(lakehouse, _sources(sources), _options(asked), watch=progress.update):
             failed |= result["status"] != "completed"
             progress.done(result)
@@ -92,7 +92,7 @@ def submit(sources: tuple[str, ...], priority: int, as_json: bool, **asked: Any)
     from moments.process import shown_source
 
     refused = False
-    with _lakehouse(started=True) as lakehouse:
+    with _lakehouse() as lakehouse:
         for source in _sources(sources):
             row = lakehouse.intake.submit(source, _options(asked), submitted_by="moments submit", priority=priority)
             refusal = lakehouse.intake.refusal(row)
@@ -277,7 +277,7 @@ def doctor(as_json: bool) -> None:
 @main.command()
 def up() -> None:
     """Start the services of the embedded default, and bring the tables up to date."""
-    with _lakehouse(started=True) as lakehouse:
+    with _lakehouse() as lakehouse:
         click.echo(f"moments is up; state lies in {lakehouse.settings.state}. `moments down` stops it.", err=True)
 
 
@@ -300,7 +300,7 @@ def dev(port: int) -> None:
     """Start the services, the Dagster UI and the daemon; Ctrl-C stops UI and daemon."""
     from moments.dev import run
 
-    with _lakehouse(started=True) as lakehouse:
+    with _lakehouse() as lakehouse:
         sys.exit(run(lakehouse, port))
 
 
@@ -337,15 +337,13 @@ def _known(lakehouse: Lakehouse, video: str) -> str:
 
 
 @contextmanager
-def _lakehouse(*, started: bool = False) -> Iterator[Lakehouse]:
-    """The lakehouse of this machine. The embedded server is started where it is not up: it is cheap, and asked for."""
-    from moments.services import connect, is_up
+def _lakehouse() -> Iterator[Lakehouse]:
+    """The lakehouse that the settings name, started and with its tables up to date: both take milliseconds if so."""
     from moments.services import up as start
     from moments.settings import load_settings
 
     with _errors_shown():
-        settings = load_settings()
-        yield start(settings) if started or not is_up(settings) else connect(settings)
+        yield start(load_settings())
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import dagster as dg
 from moments.settings import Settings, load_settings
 from moments_assets.jobs import ASSETS, process_video
 from moments_resources.options import RunOptions
+from moments_sensors.ended import cancelled_runs, failed_runs
 from moments_sensors.intake import intake_sensor
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def definitions() -> dg.Definitions:
     return dg.Definitions(
         assets=list(ASSETS),
         jobs=[process_video],
-        sensors=[intake_sensor],
+        sensors=[intake_sensor, failed_runs, cancelled_runs],
         # A process a run, steps one after the other: the cheapest, and the simplest to kill.
         executor=dg.in_process_executor,
         resources={

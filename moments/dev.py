@@ -39,8 +39,8 @@ def run(lakehouse: Lakehouse, port: int) -> int:
 
 def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
     module, *arguments = command
-    # Scheduling decisions of the code location must not depend on the folder the user stands in.
-    return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=PROJECT, process_group=0)  # noqa: S603
+    # In the folder that the user stands in: `.env` and relative settings mean the same to them as to us.
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], process_group=0)  # noqa: S603
 
 
 def _supervise(children: Sequence[subprocess.Popen[bytes]]) -> int:

@@ -113,8 +113,7 @@ class _Crew:
         """Whether no worker has this submission in hand: neither another call's nor one of ours, still starting."""
         if any(job.is_at_work and job.works_on == intake_id for job in self._jobs):
             return False
-        with self._lakehouse.database.try_lock(submission_lock(intake_id)) as free:
-            return free
+        return not self._lakehouse.database.is_locked(submission_lock(intake_id))
 
     def _start(self, job: _Job, intake_id: int) -> None:
         logs = self._lakehouse.settings.state / "logs"
@@ -130,10 +129,10 @@ class _Crew:
             )
 
     def _close_dead(self, job: _Job, intake_id: int) -> None:
-        """Nothing stays 'running' or 'waiting' behind a worker that is gone."""
-        query = "select distinct run_id from public.pipeline_history where intake_id = :id and run_id is not null"
-        for row in self._results.rows(query, id=intake_id):
-            self._lakehouse.catalogue.close_dead(row["run_id"])
+        """Nothing stays 'running' or 'waiting' behind a worker that is gone: no attempt, no run, no pool's slot."""
+        from moments.worker import end_dead_runs
+
+        end_dead_runs(self._lakehouse, intake_id)
         if not self._results.standing(intake_id).has_ended:
             self._lakehouse.intake.note_worker_lost(self._lakehouse.intake.row(intake_id), job.log)
 
@@ -162,6 +161,5 @@ class _Daemon:
     def runs(self) -> bool:
         if time.monotonic() - self._asked > _DAEMON_SECONDS:
             self._asked = time.monotonic()
-            with self._lakehouse.database.try_lock(DAEMON_LOCK) as ours:
-                self._runs = not ours
+            self._runs = self._lakehouse.database.is_locked(DAEMON_LOCK)
         return self._runs

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NoReturn
 from moments.results import Results
 from moments.services import Lakehouse, apply_pools, connect, prepare_dagster, submission_lock
 from moments.settings import load_settings
-from moments_core.errors import MomentsError
+from moments_core.errors import MomentsError, TransientError
+from moments_resources.catalogue import DIED
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, ExecuteInProcessResult
@@ -39,6 +40,23 @@ def main(argument: str) -> int:
         return 0 if run_submission(lakehouse, intake_id) else 1
 
 
+def end_dead_runs(lakehouse: Lakehouse, intake_id: int) -> None:
+    """Close what a worker that is gone left open: its attempts, its run in Dagster, its slots in the pools.
+
+    A slot that stays taken would let the next video wait for it for ever: without a daemon, nobody else frees it.
+    """
+    from dagster import DagsterInstance, RunsFilter
+
+    from moments_assets.partitions import INTAKE_TAG
+
+    with DagsterInstance.get() as instance:
+        for run in instance.get_runs(RunsFilter(tags={INTAKE_TAG: str(intake_id)})):
+            lakehouse.catalogue.close_run(run.run_id, TransientError(DIED))
+            if not run.is_finished:
+                instance.report_run_failed(run, DIED)
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
 def run_submission(lakehouse: Lakehouse, intake_id: int) -> bool:
     """Run the job for one row of url_intake; says whether it went well."""
     from dagster import DagsterInstance
@@ -50,26 +68,28 @@ def run_submission(lakehouse: Lakehouse, intake_id: int) -> bool:
         return False
     with DagsterInstance.get() as instance:
         apply_pools(instance, lakehouse.settings)
-        result = _execute(instance, accepted[0])
+        result = _execute(lakehouse, instance, accepted[0])
         if not result.success:
             _record_unrecorded(lakehouse, result, accepted[0])
         return bool(result.success)
 
 
-def _execute(instance: DagsterInstance, accepted: Accepted) -> ExecuteInProcessResult:
+def _execute(lakehouse: Lakehouse, instance: DagsterInstance, accepted: Accepted) -> ExecuteInProcessResult:
     from moments.definitions import definitions
     from moments_assets.jobs import process_video
     from moments_assets.partitions import videos
 
     instance.add_dynamic_partitions(str(videos.name), [accepted.video_id])
     job = definitions().resolve_job_def(process_video.name)
-    return job.execute_in_process(
-        instance=instance,
-        partition_key=accepted.video_id,
-        run_config={**accepted.run_config, **_QUIET},
-        tags={**accepted.tags, **_LOCATION},
-        raise_on_error=False,
-    )
+    # One run a video at a time, as dagster.yaml has it for the daemon: two would make each other's inputs stale.
+    with lakehouse.database.lock(f"video:{accepted.video_id}", while_waiting=lambda: None):
+        return job.execute_in_process(
+            instance=instance,
+            partition_key=accepted.video_id,
+            run_config={**accepted.run_config, **_QUIET},
+            tags={**accepted.tags, **_LOCATION},
+            raise_on_error=False,
+        )
 
 
 def _record_unrecorded(lakehouse: Lakehouse, result: ExecuteInProcessResult, accepted: Accepted) -> None:

@@ -170,11 +170,13 @@ class Catalogue:
         with self.database.begin() as connection:
             _close(connection, open_one, outcome, failure_class.value, reason(error), evidence)
 
-    def close_dead(self, run_id: str, cause: str = DIED) -> int:
-        """Close what a run that is known to be dead left open; says how many attempts that were."""
+    def close_run(self, run_id: str, error: MomentsError) -> int:
+        """Close what a run that is over left open; says how many attempts that were."""
         left = (pipeline_history.c.run_id == run_id) & pipeline_history.c.outcome.in_(("running", "retrying"))
+        failure_class = classify(error)
+        outcome = "cancelled" if failure_class == "cancelled" else "failed"
         with self.database.begin() as connection:
-            return _close(connection, left, "failed", "transient", cause, {})
+            return _close(connection, left, outcome, failure_class.value, str(error), {})
 
     def note_failure(self, video_id: str, asset: str, *, run_id: str, intake_id: int | None, cause: str) -> None:
         """Keep a failure that no attempt of this run has recorded; does nothing where one has.

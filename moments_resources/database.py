@@ -66,6 +66,16 @@ class Database:
         with _server_faults_named(), self._own_connection() as connection:
             yield _try_lock(connection, name, 0)
 
+    def is_locked(self, name: str) -> bool:
+        """Whether somebody holds the lock. Looks without taking it: a probe must not get into its owner's way."""
+        query = text(
+            "select exists (select from pg_locks where locktype = 'advisory' and granted"
+            " and database = (select oid from pg_database where datname = current_database())"
+            " and (classid::bigint << 32) | objid::bigint = :key)"
+        )
+        with self.begin() as connection:
+            return bool(connection.scalar(query, {"key": _lock_key(name)}))
+
     def migrate(self) -> None:
         """Bring the schema to this program's version. Processes that start together take turns.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import insert, text, update
 
-from moments_core.errors import MomentsError, PermanentError, ResourceError, SourceError, TransientError
+from moments_core.errors import FailureClass, MomentsError, PermanentError, ResourceError, SourceError, TransientError
 from moments_core.options import Options
 from moments_core.source import parse_url, video_id_for_content
 from moments_resources.catalogue import evidence_of
@@ -125,12 +125,18 @@ class Intake:
         where = f"look into {log}, then" if told else "if it was not you who ended it,"
         self.refuse(row, TransientError(f"The worker process ended before it began: {where} run this again.", log=told))
 
+    def is_open(self, intake_id: int) -> bool:
+        """Whether a submission waits or runs."""
+        query = text("select state in ('waiting', 'running') from public.intake_state where intake_id = :id")
+        with self._database.begin() as connection:
+            return bool(connection.scalar(query, {"id": intake_id}))
+
     def refuse(self, row: IntakeRow, error: MomentsError) -> None:
-        """Keep why a row can't be worked on; the row itself stays."""
+        """Keep why a row can't be worked on, or was not; the row itself stays."""
         refused = insert(pipeline_history).values(
             asset=_REFUSED_IN,
             attempt=1,
-            outcome="failed",
+            outcome="cancelled" if error.failure_class is FailureClass.CANCELLED else "failed",
             **{"class": error.failure_class.value},
             cause=storable_text(str(error)),
             evidence=evidence_of(error),

@@ -100,7 +100,7 @@ def cancelled(catalogue: Catalogue, attempt: Attempt) -> None:
 
 
 def buried(catalogue: Catalogue, attempt: Attempt) -> None:
-    catalogue.close_dead(attempt.run_id)
+    catalogue.close_run(attempt.run_id, TransientError(DIED))
 
 
 @pytest.mark.parametrize("ended_by", [superseded, failed, retrying, cancelled, buried])
@@ -413,8 +413,8 @@ def test_a_dead_run_is_closed_and_no_other(catalogue: Catalogue, attempt: Attemp
     waiting = catalogue.open_attempt(attempt.video_id, "audio", run_id="run-1")
     catalogue.close_failed(waiting, NetworkError("x"), will_retry=True)
     catalogue.open_attempt(attempt.video_id, "moments", run_id="run-2")
-    assert catalogue.close_dead("run-1", "The machine went down.") == 2
-    assert catalogue.close_dead("run-1") == 0
+    assert catalogue.close_run("run-1", TransientError("The machine went down.")) == 2
+    assert catalogue.close_run("run-1", TransientError(DIED)) == 0
     rows = sql("select asset, outcome, cause from pipeline_history order by asset")
     assert [tuple(row.values()) for row in rows] == [
         ("audio", "failed", "The machine went down."),
