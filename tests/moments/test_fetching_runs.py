@@ -86,11 +86,14 @@ def materialize(video_id: str, *assets: str) -> tuple[dict[str, Json], list[str]
 _PAGE = """<title>Talk</title><video src="/talk.mp4?{query}">
 <track kind="captions" srclang="en" src="/gone.vtt?token=geheim"></video>"""
 
+_LIST = "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{listed}\n#EXT-X-ENDLIST\n"
+
 
 class _SignedSite(ThreadingHTTPServer):
     """One video, under one query and no other spelling of it, as object stores sign it."""
 
     daemon_threads = False
+    kind = listed = ""  # of the playlist at /list, and its only segment
     query = "z=1&X-Amz-Signature=Ge%2fheim&a=2"
 
     def __init__(self, video: bytes) -> None:
@@ -111,6 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         known = {
             f"/talk.mp4?{self.server.query}": ("video/mp4", self.server.video),
+            "/list": (self.server.kind, _LIST.format(listed=self.server.listed).encode()),
             "/page": ("text/html", _PAGE.format(query=self.server.query.replace("&", "&amp;")).encode()),
         }
         kind, body = known.get(self.path, ("text/plain", b""))
@@ -205,3 +209,25 @@ def test_what_a_site_did_not_give_is_noted(
     assert "captions (en) are missing" in kept["measures"]["notes"]
     assert len(kept["measures"]["notes"]) <= 500
     assert "geheim" not in kept["measures"]["notes"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheme", "is_fetched"),
+    [("application/x-mpegurl", "http", True), ("application/x-mpegurl", "file", False), ("video/mp4", "file", False)],
+)
+def test_a_list_opens_no_file_of_this_machine(
+    house: Lakehouse,
+    submit: Callable[[str], IntakeRow],
+    signed: _SignedSite,
+    made: Callable[[str, str], Path],
+    kind: str,
+    scheme: str,
+    is_fetched: bool,
+) -> None:
+    """What is listed is a whole video, which would become the result; by HTTP it does."""
+    own = made("own.ts", f"{VIDEO} -c:a aac")
+    signed.kind, signed.video = kind, own.read_bytes()
+    signed.listed = f"{signed.address}?{signed.query}" if scheme == "http" else own.as_uri()
+    _, failures = materialize(str(submit(signed.address.replace("/talk.mp4", "/list")).video_id), "raw_video")
+    assert (failures == []) == is_fetched
+    assert len(Results(house).rows("select video_id from public.videos")) == is_fetched
