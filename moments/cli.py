@@ -9,18 +9,21 @@ from __future__ import annotations
 import io
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from moments.services import Lakehouse
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-DONE, FAILED, WRONG_USAGE = 0, 1, 2
+from moments.cli_support import (
+    DONE,
+    FAILED,
+    all_sources,
+    asked_options,
+    errors_shown,
+    known_video,
+    lakehouse_in_use,
+    options_of_a_submission,
+)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 
@@ -38,24 +41,6 @@ def main() -> None:
             stream.reconfigure(errors=errors)
 
 
-def options_of_a_submission(command: Command) -> Command:
-    """The options that `process` and `submit` share; each is a field of Options."""
-    for option in reversed(
-        [
-            click.option("--query", help="What to look for, in your own words."),
-            click.option("--max-moments", type=int, help="Keep the best N moments."),
-            click.option("--min-seconds", type=float, help="Shortest moment, in seconds."),
-            click.option("--max-seconds", type=float, help="Longest moment, in seconds."),
-            click.option("--captions", is_flag=True, default=None, help="Use the video's own captions."),
-            click.option("--generation-model", metavar="KEY", help="Model that finds the moments."),
-            click.option("--refinement-model", metavar="KEY", help="Model that refines them."),
-            click.option("--force", is_flag=True, default=None, help="Make everything again, also what is there."),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
 @main.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @options_of_a_submission
@@ -70,8 +55,8 @@ def process(sources: tuple[str, ...], as_json: bool, **asked: Any) -> None:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: workers are told to stop, too
     failed = False
-    with _lakehouse() as lakehouse, Progress(len(sources)) as progress:
-        for result in run(lakehouse, _sources(sources), _options(asked), watch=progress.update):
+    with lakehouse_in_use() as lakehouse, Progress(len(sources)) as progress:
+        for result in run(lakehouse, all_sources(sources), asked_options(asked), watch=progress.update):
             failed |= result["status"] != "completed"
             progress.done(result)
             (print_json if as_json else print_result)(result)
@@ -88,23 +73,25 @@ def submit(sources: tuple[str, ...], priority: int, as_json: bool, **asked: Any)
 
     `-` reads one source a line from standard input.
     """
-    from moments.printing import print_json
+    from moments.printing import print_json, print_submission
     from moments.process import shown_source
+    from moments.services import DAEMON_LOCK
 
     refused = False
-    with _lakehouse() as lakehouse:
-        for source in _sources(sources):
-            row = lakehouse.intake.submit(source, _options(asked), submitted_by="moments submit", priority=priority)
+    with lakehouse_in_use() as lakehouse:
+        options = asked_options(asked)
+        for source in all_sources(sources):
+            row = lakehouse.intake.submit(source, options, submitted_by="moments submit", priority=priority)
             refusal = lakehouse.intake.refusal(row)
             refused |= refusal is not None
+            reason = refusal and {"class": refusal[0], "reason": refusal[1]}
             shown = shown_source(source, row)
-            if as_json:
-                reason = refusal and {"class": refusal[0], "reason": refusal[1]}
-                print_json({"intake_id": row.intake_id, "source": shown, "video_id": row.video_id, "error": reason})
-            else:
-                click.echo(
-                    f"{row.intake_id}  {row.video_id or 'refused'}  {shown}{(refusal and f': {refusal[1]}') or ''}"
-                )
+            told = {"intake_id": row.intake_id, "source": shown, "video_id": row.video_id, "error": reason}
+            (print_json if as_json else print_submission)(told)
+        if not lakehouse.database.is_locked(DAEMON_LOCK):
+            click.echo(
+                "No daemon is at work: `moments dev` starts one, and `moments process` does not need it.", err=True
+            )
     sys.exit(FAILED if refused else DONE)
 
 
@@ -116,8 +103,8 @@ def status(video: str | None, as_json: bool) -> None:
     from moments.printing import print_json, print_states
     from moments.results import Results
 
-    with _lakehouse() as lakehouse:
-        states = Results(lakehouse).states(_known(lakehouse, video) if video else None)
+    with lakehouse_in_use() as lakehouse:
+        states = Results(lakehouse).states(known_video(lakehouse, video) if video else None)
     if as_json:
         for state in states:
             print_json(state)
@@ -129,13 +116,16 @@ def status(video: str | None, as_json: bool) -> None:
 @click.argument("video")
 @json_option
 def show(video: str, as_json: bool) -> None:
-    """Show a video's moments, refined moments and clips, and how each asset was made."""
+    """Show a video's moments and how they were made.
+
+    VIDEO is a video's id, its address, or the name of its file.
+    """
     from moments.printing import print_json, print_video
     from moments.results import Results
 
-    with _lakehouse() as lakehouse:
+    with lakehouse_in_use() as lakehouse:
         results = Results(lakehouse)
-        video_id = _known(lakehouse, video)
+        video_id = known_video(lakehouse, video)
         content = {"video_id": video_id, **results.content(video_id), "made": results.made(video_id)}
     (print_json if as_json else print_video)(content)
 
@@ -145,13 +135,16 @@ def show(video: str, as_json: bool) -> None:
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV on stdout.")
 def sql(query: str, as_json: bool, as_csv: bool) -> None:
-    """Run one read-only query on the lakehouse tables (see docs/tables.md)."""
+    """Run one read-only query on the lakehouse.
+
+    docs/tables.md has every table and column.
+    """
     from moments.printing import print_answer, print_json
     from moments.query import run_query, write_csv
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other.")
-    with _lakehouse() as lakehouse, run_query(lakehouse, query) as answer:
+    with lakehouse_in_use() as lakehouse, run_query(lakehouse, query) as answer:
         if as_csv:
             write_csv(answer, sys.stdout)
         elif as_json:
@@ -166,12 +159,15 @@ def sql(query: str, as_json: bool, as_csv: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def delete(video: str, yes: bool, as_json: bool) -> None:
-    """Remove everything of one video: objects, rows, partition; say what was removed."""
+    """Remove everything of one video.
+
+    Its objects, its rows and its partition go; what was removed is said.
+    """
     from moments.printing import print_json
     from moments.takedown import take_down
 
-    with _lakehouse() as lakehouse:
-        video_id = _known(lakehouse, video)
+    with lakehouse_in_use() as lakehouse:
+        video_id = known_video(lakehouse, video)
         if not yes:
             click.confirm(f"Remove everything of {video_id}?", abort=True, err=True)
         removed = take_down(lakehouse, video_id)
@@ -183,7 +179,7 @@ def delete(video: str, yes: bool, as_json: bool) -> None:
 
 @main.group()
 def models() -> None:
-    """List, change and test the models (see docs/models.md)."""
+    """List, change and test the models."""
 
 
 @models.command("list")
@@ -193,7 +189,7 @@ def models_list(as_json: bool) -> None:
     from moments.models_command import list_models
     from moments.printing import print_json, print_models
 
-    with _lakehouse() as lakehouse:
+    with lakehouse_in_use() as lakehouse:
         entries = list_models(lakehouse)
     if as_json:
         for entry in entries:
@@ -211,7 +207,7 @@ def models_set(key: str, assignments: tuple[str, ...], as_json: bool) -> None:
     from moments.models_command import set_model
     from moments.printing import print_json, print_models
 
-    with _lakehouse() as lakehouse:
+    with lakehouse_in_use() as lakehouse:
         entry = set_model(lakehouse, key, list(assignments))
     if as_json:
         print_json(entry)
@@ -227,7 +223,7 @@ def models_test(key: str, as_json: bool) -> None:
     from moments.models_command import test_model
     from moments.printing import print_findings, print_json
 
-    with _lakehouse() as lakehouse:
+    with lakehouse_in_use() as lakehouse:
         result = test_model(lakehouse, key)
     if as_json:
         print_json({"key": key, "ok": result.ok, "steps": [step._asdict() for step in result.steps]})
@@ -249,7 +245,7 @@ def find(file: Iterator[str]) -> None:
     from moments_core.finder.jsonl import parse_line, result_line
     from moments_core.options import Options
 
-    with _errors_shown():
+    with errors_shown():
         finder = LocalFinder()
         for number, line in enumerate(file, start=1):
             if line.strip():
@@ -260,11 +256,14 @@ def find(file: Iterator[str]) -> None:
 @main.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Check database, store, ffmpeg and models: what works, what doesn't, what to do."""
+    """Say what works, what doesn't, and what to do.
+
+    Database, tables, store, ffmpeg, speech to text, finder and models are tried for real.
+    """
     from moments.doctor import examine
     from moments.printing import print_findings, print_json
 
-    with _errors_shown():
+    with errors_shown():
         findings = examine()
     healthy = all(finding.ok is not False for finding in findings)
     if as_json:
@@ -276,8 +275,11 @@ def doctor(as_json: bool) -> None:
 
 @main.command()
 def up() -> None:
-    """Start the services of the embedded default, and bring the tables up to date."""
-    with _lakehouse() as lakehouse:
+    """Start the services of the embedded default.
+
+    The tables are brought up to date. Other commands do the same when they need to.
+    """
+    with lakehouse_in_use() as lakehouse:
         click.echo(f"moments is up; state lies in {lakehouse.settings.state}. `moments down` stops it.", err=True)
 
 
@@ -287,7 +289,7 @@ def down() -> None:
     from moments.services import down as stop
     from moments.settings import load_settings
 
-    with _errors_shown():
+    with errors_shown():
         stopped = stop(load_settings())
     click.echo("Stopped." if stopped else "Nothing was running.", err=True)
 
@@ -297,68 +299,14 @@ def down() -> None:
     "--port", type=click.IntRange(1, 65535), default=3000, show_default=True, help="Port of the UI on 127.0.0.1."
 )
 def dev(port: int) -> None:
-    """Start the services, the Dagster UI and the daemon; Ctrl-C stops UI and daemon."""
+    """Start the services, the Dagster UI and the daemon.
+
+    Ctrl-C stops UI and daemon; `moments down` stops the services.
+    """
     from moments.dev import run
 
-    with _lakehouse() as lakehouse:
+    with lakehouse_in_use() as lakehouse:
         sys.exit(run(lakehouse, port))
-
-
-def _options(asked: dict[str, Any]) -> Any:
-    from moments_core.errors import SettingsError
-    from moments_core.options import read_options
-
-    try:
-        return read_options(asked)
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from error
-
-
-def _sources(sources: tuple[str, ...]) -> list[str]:
-    """The sources, with `-` replaced by the lines of standard input."""
-    found: list[str] = []
-    for source in sources:
-        found += [line.strip() for line in sys.stdin if line.strip()] if source == "-" else [source]
-    return found
-
-
-def _known(lakehouse: Lakehouse, video: str) -> str:
-    """A video id that the lakehouse knows; a URL or a file's name is a video too."""
-    from moments.results import Results
-
-    results = Results(lakehouse)
-    if results.has_video(video):
-        return video
-    query = "select distinct video_id from public.url_intake where (url = :v or name = :v) and video_id is not null"
-    found = results.rows(query, v=video)
-    if len(found) != 1:
-        raise click.UsageError(f"No video {video!r} is known: `moments status` lists them.")
-    return str(found[0]["video_id"])
-
-
-@contextmanager
-def _lakehouse() -> Iterator[Lakehouse]:
-    """The lakehouse that the settings name, started and with its tables up to date: both take milliseconds if so."""
-    from moments.services import up as start
-    from moments.settings import load_settings
-
-    with _errors_shown():
-        yield start(load_settings())
-
-
-@contextmanager
-def _errors_shown() -> Iterator[None]:
-    """A foreseen error is one sentence on stderr, never a traceback."""
-    from moments_core.errors import MomentsError, SettingsError
-
-    try:
-        yield
-    except MomentsError as error:
-        click.echo(f"moments: {error}", err=True)
-        sys.exit(WRONG_USAGE if isinstance(error, SettingsError) else FAILED)
-    except KeyboardInterrupt:
-        click.echo("moments: stopped; what was submitted stays submitted.", err=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,12 @@ def print_text(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
+def print_submission(told: Json) -> None:
+    """One row of `moments submit`."""
+    reason = f": {told['error']['reason']}" if told["error"] else ""
+    print_text(f"{told['intake_id']}  {told['video_id'] or 'refused'}  {told['source']}{reason}")
+
+
 def print_result(result: Json) -> None:
     """One processed video."""
     out = _out()

@@ -51,7 +51,11 @@ url_intake = Table(
     "url_intake",
     metadata,
     Column("intake_id", BigInteger, Identity(always=True), primary_key=True, comment="Number of the submission."),
-    _required("url", Text, "What was submitted: an http(s) URL, or `upload:` and the object key of an uploaded file."),
+    _required(
+        "url",
+        Text,
+        "As submitted: an http(s) URL, which may hold a signed query, or `upload:` and the key of an uploaded file.",
+    ),
     _required("options", JSONB, "What was asked for: see moments_core/options.py.", server_default=text("'{}'")),
     _required("priority", Integer, "Higher goes first.", server_default=text("0")),
     _required("submitted_at", DateTime(timezone=True), "When.", server_default=func.now()),

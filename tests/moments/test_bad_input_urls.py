@@ -172,11 +172,6 @@ def test_a_good_video_among_bad_ones_completes(taken: dict[str, Json]) -> None:
     assert taken["/talk.mp4"]["moments"]
 
 
-def test_a_list_that_is_named_as_a_video_opens_no_file(taken: dict[str, Json], shared_lakehouse: Lakehouse) -> None:
-    history = Results(shared_lakehouse).rows("select cause, evidence::text from public.pipeline_history")
-    assert "root:" not in str(history)
-
-
 def test_bad_addresses_leave_nothing_behind(
     taken: dict[str, Json], shared_lakehouse: Lakehouse, left_running: Callable[[], list[str]]
 ) -> None:

@@ -247,7 +247,8 @@ def upgrade() -> None:
             "url",
             sa.Text(),
             nullable=False,
-            comment="What was submitted: an http(s) URL, or `upload:` and the object key of an uploaded file.",
+            comment="As submitted: an http(s) URL, which may hold a signed query, or `upload:` and the key of an "
+            "uploaded file.",
         ),
         sa.Column(
             "options",
