@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check install 
 
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test dev lint format bench faults lock clean
+.PHONY: help demo test dev lint format bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -18,7 +18,7 @@ demo: $(VENV)/run ## take the sample video through every asset and show its mome
 
 test: $(VENV)/dev ## lint and the whole test suite
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 dev: $(VENV)/run ## Dagster UI and daemon at 127.0.0.1:3000
 	@$(BIN)/moments dev
