@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 
 import click
 
+from moments.children import end_all
 from moments.services import DAEMON_LOCK, Lakehouse, apply_pools
 from moments.settings import PROJECT
 from moments_core.errors import SettingsError
@@ -54,17 +54,4 @@ def _supervise(children: Sequence[subprocess.Popen[bytes]]) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        _stop(children)
-
-
-def _stop(children: Sequence[subprocess.Popen[bytes]]) -> None:
-    for child in children:
-        if child.poll() is None:
-            child.send_signal(signal.SIGINT)
-    deadline = time.monotonic() + _STOP_SECONDS
-    for child in children:
-        try:
-            child.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+        end_all(children, asking=signal.SIGINT, patience_seconds=_STOP_SECONDS)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from moments.children import end_all
 from moments.results import Json, Results
 from moments.services import DAEMON_LOCK, Lakehouse, make_folder, submission_lock
 from moments_core.options import Options
@@ -85,7 +86,8 @@ class _Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        _stop([job.worker for job in self._jobs if job.worker is not None])
+        workers = [job.worker for job in self._jobs if job.worker is not None]
+        end_all(workers, asking=signal.SIGTERM, patience_seconds=_TERMINATION_SECONDS)
 
     def has_ended(self, job: _Job) -> bool:
         """Whether there is a result. A worker that died without a word is given its place in the history."""
@@ -135,19 +137,6 @@ class _Crew:
         end_dead_runs(self._lakehouse, intake_id)
         if not self._results.standing(intake_id).has_ended:
             self._lakehouse.intake.note_worker_lost(self._lakehouse.intake.row(intake_id), job.log)
-
-
-def _stop(workers: Sequence[subprocess.Popen[bytes]]) -> None:
-    for worker in workers:
-        if worker.poll() is None:
-            worker.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + _TERMINATION_SECONDS
-    for worker in workers:
-        try:
-            worker.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
 
 
 class _Daemon:

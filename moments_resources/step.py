@@ -6,7 +6,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from moments_core.errors import CheckError, FailureClass, MomentsError, classify
+from moments_core.errors import CheckError, FailureClass, MomentsError, ServiceError, classify
 from moments_core.options import Options
 from moments_resources.catalogue import Artifact, Attempt, Catalogue, Draft, Recipe
 
@@ -115,7 +115,9 @@ class Step:
         now = time.monotonic()
         if now - self._reported >= _PROGRESS_SECONDS:
             self._reported = now
-            self._catalogue.note_progress(self.attempt, done)
+            # A database that is away for a moment must not end hours of work for a progress bar; a commit will tell.
+            with suppress(ServiceError):
+                self._catalogue.note_progress(self.attempt, done)
 
     def progress_of(self, total: int) -> Any:
         """A callback that takes how much of `total` (ms, bytes) is done."""

@@ -177,6 +177,15 @@ def test_progress_is_written_once_a_second(new_step: NewStep, sql: Sql) -> None:
         step.commit([])
 
 
+def test_progress_that_can_not_be_written_ends_nothing(scratch: Path, new_step: NewStep) -> None:
+    away = Catalogue(Database("postgresql://nobody@127.0.0.1:1/nowhere"))
+    with new_step() as step:
+        there, step._catalogue = step._catalogue, away
+        step.progress(0.5)
+        step._catalogue = there
+        step.commit([])
+
+
 def test_numbers_and_previews_are_kept_apart(new_step: NewStep) -> None:
     with new_step() as step:
         step.measure(cuts=2)
