@@ -82,7 +82,7 @@ def _execute(lakehouse: Lakehouse, instance: DagsterInstance, accepted: Accepted
     instance.add_dynamic_partitions(str(videos.name), [accepted.video_id])
     job = definitions().resolve_job_def(process_video.name)
     # One run a video at a time, as dagster.yaml has it for the daemon: two would make each other's inputs stale.
-    with lakehouse.database.lock(f"video:{accepted.video_id}", while_waiting=lambda: None):
+    with lakehouse.database.lock(f"video:{accepted.video_id}"):
         return job.execute_in_process(
             instance=instance,
             partition_key=accepted.video_id,
@@ -93,7 +93,7 @@ def _execute(lakehouse: Lakehouse, instance: DagsterInstance, accepted: Accepted
 
 
 def _record_unrecorded(lakehouse: Lakehouse, result: ExecuteInProcessResult, accepted: Accepted) -> None:
-    """A step that failed before its attempt began (its input could not be loaded) has its cause in Dagster alone."""
+    """A step that failed before its attempt began (a resource could not be made) has its cause in Dagster alone."""
     for event in result.get_step_failure_events():
         error = event.step_failure_data.error
         cause = (error.cause or error).message.strip() if error else "The step failed."

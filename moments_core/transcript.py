@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import Literal, Self
@@ -76,10 +75,3 @@ class Transcript(BaseModel):
     @cached_property
     def full_text(self) -> str:
         return " ".join(sentence.text for sentence in self.sentences)
-
-
-@dataclass(frozen=True, slots=True)
-class Silence:
-    """A pause in the sound, in the video's time."""
-
-    span: Span

@@ -106,8 +106,7 @@ class Catalogue:
     @contextmanager
     def turn(self, video_id: str, asset: str) -> Iterator[None]:
         """Take turns: one step at a time works on (video, asset), over the whole installation."""
-        # Waiting in short waits: a step that waits for its turn can be cancelled.
-        with self.database.lock(f"step:{video_id}:{asset}", while_waiting=lambda: None):
+        with self.database.lock(f"step:{video_id}:{asset}"):
             yield
 
     def open_attempt(self, video_id: str, asset: str, *, run_id: str, intake_id: int | None = None) -> Attempt:

@@ -52,10 +52,11 @@ class Database:
     def lock(self, name: str, *, while_waiting: Callable[[], None] | None = None) -> Iterator[None]:
         """Hold a session-wide advisory lock; it falls with this process, however it ends.
 
-        `while_waiting` is called about once a second until the lock is ours; it may raise.
+        It waits in waits of a second, for a signal is only noticed between them: who waits can be cancelled.
+        `while_waiting` is called after each of them; it may raise.
         """
         with _server_faults_named(), self._own_connection() as connection:
-            while not _try_lock(connection, name, _LOCK_POLL_SECONDS if while_waiting else None):
+            while not _try_lock(connection, name, _LOCK_POLL_SECONDS):
                 if while_waiting:
                     while_waiting()
             yield
@@ -161,12 +162,12 @@ def _lock_key(name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"moments:{name}".encode()).digest()[:8], "big", signed=True)
 
 
-def _try_lock(connection: Connection, name: str, wait_seconds: float | None) -> bool:
-    """Wait for the lock (None: without end; 0: not at all) and say whether it is ours."""
+def _try_lock(connection: Connection, name: str, wait_seconds: float) -> bool:
+    """Wait for the lock (0: not at all) and say whether it is ours."""
     key = {"key": _lock_key(name)}
     if wait_seconds == 0:
         return bool(connection.scalar(text("select pg_try_advisory_lock(:key)"), key))
-    timeout = int((wait_seconds or 0) * 1000)
+    timeout = int(wait_seconds * 1000)
     try:
         connection.execute(text(f"set lock_timeout = {timeout}"))
         connection.execute(text("select pg_advisory_lock(:key)"), key)
