@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from moments_core.model_entry import ModelEntry, Ssh
-from moments_resources.models import Models, parse_changes, read_models_file
+from moments_resources.models.registry import Models, parse_changes, read_models_file
 
 if TYPE_CHECKING:
     from moments.services import Lakehouse
