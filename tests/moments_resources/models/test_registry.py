@@ -17,7 +17,7 @@ from moments_resources import tables
 from moments_resources.database import Database
 from moments_resources.models.registry import MAX_FILE_BYTES, Models, parse_changes, read_models_file
 
-EXAMPLE = Path(__file__).parents[2] / "models.example.yaml"
+EXAMPLE = Path(__file__).parents[3] / "models.example.yaml"
 CHAT = parse_entry("minimax", {"kind": "chat", "served_name": "m", "remote_host": "worker-16", "remote_port": 7104})
 HOSTED = parse_entry("hosted", {"kind": "chat", "served_name": "x", "base_url": "https://api.example.org/v1"})
 
