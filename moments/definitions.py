@@ -16,11 +16,13 @@ from moments_sensors.ended import cancelled_runs, failed_runs
 from moments_sensors.intake import intake_sensor
 
 if TYPE_CHECKING:
+    from moments.remote_models import RemoteModels
     from moments.services import Lakehouse
     from moments_core.content import MomentFinder, MomentRefiner
     from moments_resources.downloader import Downloader, Limits
     from moments_resources.makers import Choice
     from moments_resources.media.runner import FfmpegRunner
+    from moments_resources.pools import Pools
     from moments_resources.speech import SpeechToText
     from moments_resources.table_io import TableIO
 
@@ -43,6 +45,7 @@ def definitions() -> dg.Definitions:
             "media_io": _io_manager(bound.media_io),
             "run_options": RunOptions.configure_at_launch(),
             "scratch": _made_by(lambda: bound.settings.state / "scratch"),
+            "pools": _made_by(bound.pools),
             "limits": _made_by(bound.limits),
             "downloader": _made_by(bound.downloader),
             "ffmpeg": _made_by(bound.ffmpeg),
@@ -75,6 +78,18 @@ class Bindings:
 
         return MediaIO(self.lakehouse.catalogue, self.lakehouse.store)
 
+    @cached_property
+    def remote_models(self) -> RemoteModels:
+        from moments.remote_models import RemoteModels
+
+        return RemoteModels(self.lakehouse, self.ffmpeg)
+
+    def pools(self) -> Pools:
+        from moments_resources.pools import Pools
+        from moments_resources.turns import Turns
+
+        return Pools(Turns(self.lakehouse.database), self.settings.pools)
+
     def limits(self) -> Limits:
         from moments_resources.downloader import Limits
 
@@ -98,19 +113,23 @@ class Bindings:
         from moments_resources.makers import Choice
         from moments_resources.speech import LOCAL_SPEECH
 
-        return Choice(LOCAL_SPEECH, self.settings.asr_model)
+        return Choice(LOCAL_SPEECH, self.remote_models.speech, self.settings.asr_model)
 
     def finder(self) -> Choice[MomentFinder]:
         from moments_core.finder.find import LocalFinder
         from moments_resources.makers import Choice
 
-        return Choice({"local": LocalFinder}, self.settings.generation_model, "generation_model")
+        return Choice(
+            {"local": LocalFinder}, self.remote_models.finder, self.settings.generation_model, "generation_model"
+        )
 
     def refiner(self) -> Choice[MomentRefiner]:
         from moments_core.snapping import LocalRefiner
         from moments_resources.makers import Choice
 
-        return Choice({"local": LocalRefiner}, self.settings.refinement_model, "refinement_model")
+        return Choice(
+            {"local": LocalRefiner}, self.remote_models.refiner, self.settings.refinement_model, "refinement_model"
+        )
 
 
 def _made_by(make: Callable[[], object]) -> dg.ResourceDefinition:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
+from moments.remote_models import FIND, HEAR, REFINE, RemoteModels, Task
 from moments.services import Lakehouse, connect, is_up
 from moments.settings import Settings, load_settings
 from moments_core.errors import MomentsError
+from moments_core.finder.find import LocalFinder
+from moments_core.snapping import LocalRefiner
+from moments_resources.media.runner import FfmpegRunner
+from moments_resources.speech import LOCAL_SPEECH
 
 
 class Finding(NamedTuple):
@@ -27,8 +32,9 @@ def examine() -> list[Finding]:
         ("tables", lambda: _tables(settings, lakehouse)),
         ("store", lakehouse.store.check),
         ("ffmpeg", _ffmpeg),
-        ("speech to text", lambda: _speech(settings)),
-        ("moment finder", _finder),
+        ("speech to text", lambda: _bound(lakehouse, settings.asr_model, LOCAL_SPEECH, HEAR)),
+        ("moment finder", lambda: _bound(lakehouse, settings.generation_model, {"local": LocalFinder}, FIND)),
+        ("moment refiner", lambda: _bound(lakehouse, settings.refinement_model, {"local": LocalRefiner}, REFINE)),
     ]
     return [*(_try(name, check) for name, check in checks), *_left_over(), *_models(lakehouse)]
 
@@ -59,24 +65,18 @@ def _tables(settings: Settings, lakehouse: Lakehouse) -> str:
 
 def _ffmpeg() -> str:
     from moments_resources.media.container import ffmpeg_exe
-    from moments_resources.media.runner import FfmpegRunner
 
     done = FfmpegRunner().run([ffmpeg_exe(), "-hide_banner", "-version"], timeout_s=30)
     return f"{done.stdout.decode().splitlines()[0]}."
 
 
-def _speech(settings: Settings) -> str:
-    from moments_core.options import Options
-    from moments_resources.makers import Choice
-    from moments_resources.speech import LOCAL_SPEECH
-
-    return f"{Choice(LOCAL_SPEECH, settings.asr_model).choose(Options()).recipe} is bound."
-
-
-def _finder() -> str:
-    from moments_core.finder.find import LocalFinder
-
-    return f"{LocalFinder().recipe} is bound."
+def _bound(lakehouse: Lakehouse, key: str, built_in: Mapping[str, Any], task: Task) -> str:
+    if key in built_in:
+        return f"{built_in[key]().recipe} is bound."
+    if not is_up(lakehouse.settings):
+        return f"Not looked at: the model {key} stands in the database, and that is not running."
+    RemoteModels(lakehouse, FfmpegRunner).entry(key, task)
+    return f"The model {key} is bound."
 
 
 def _left_over() -> Iterator[Finding]:

@@ -15,11 +15,14 @@ from moments_core.errors import ServiceError, SettingsError
 from moments_resources.catalogue import Catalogue
 from moments_resources.database import Database
 from moments_resources.intake import Intake
+from moments_resources.pools import WAITING
 from moments_resources.store.file import FileStore
 from moments_resources.store.interface import ObjectStore
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
+
+    from moments_resources.models.registry import Models
 
 DAEMON_LOCK = "daemon"  # held by `moments dev`: two daemons on one instance launched one run twice
 
@@ -46,6 +49,14 @@ class Lakehouse:
     @property
     def intake(self) -> Intake:
         return Intake(self.database, self.store)
+
+    def models(self) -> Models:
+        """The models registry, with what the models file adds to it. Raises SettingsError for a file that is wrong."""
+        from moments_resources.models.registry import Models, read_models_file
+
+        models = Models(self.database)
+        models.seed(read_models_file(self.settings.models), seeded_by=self.settings.models.name)
+        return models
 
 
 def connect(settings: Settings) -> Lakehouse:
@@ -109,7 +120,7 @@ def prepare_dagster(settings: Settings) -> None:
 
 
 def apply_pools(instance: DagsterInstance, settings: Settings) -> None:
-    """Set the limits of all pools; dagster.yaml can only hold the default."""
+    """Open Dagster's pools to as many steps as are at work or wait in our own queues (moments_resources/pools.py)."""
     if _changed_pools(instance, settings):
         # The first two workers of a fresh lakehouse both inserted the same limits, and one of them died of it.
         with connect(settings).database.lock(_POOLS_LOCK):
@@ -119,7 +130,8 @@ def apply_pools(instance: DagsterInstance, settings: Settings) -> None:
 
 def _changed_pools(instance: DagsterInstance, settings: Settings) -> dict[str, int]:
     known = {limit.name: limit.limit for limit in instance.event_log_storage.get_pool_limits()}
-    return {name: limit for name, limit in settings.pools.items() if known.get(name) != limit}
+    wanted = {name: limit + WAITING for name, limit in settings.pools.items()}
+    return {name: limit for name, limit in wanted.items() if known.get(name) != limit}
 
 
 def make_folder(path: Path) -> None:

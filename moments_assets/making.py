@@ -25,6 +25,8 @@ from moments_resources.table_io import Made, Reused, Unread
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from moments_resources.pools import Pools
+
 
 def make(declared: Declared, context: dg.AssetExecutionContext, inputs: Mapping[str, Unread]) -> Iterator[Any]:
     """One asset of one video; yields check results and the output, as Dagster wants them.
@@ -34,20 +36,37 @@ def make(declared: Declared, context: dg.AssetExecutionContext, inputs: Mapping[
     with failures_named(declared.name), Step(*_for_step(declared, context)) as step:
         asked = _asked(context)
         step.options = Options.model_validate({name: getattr(asked, name) for name in declared.options})
-        tools = {name: _chosen(getattr(context.resources, name), asked) for name in declared.tools}
+        tools = {name: _chosen(getattr(context.resources, name), asked, step) for name in declared.tools}
         step.recipe = _recipe(declared, tools, step.options)
         tables = {name: unread.read() for name, unread in inputs.items()}
         check_lineage(tables)
         step.inputs = {name: version_read(frame) for name, frame in tables.items()}
         standing = None if asked.force else _standing(step)
-        yield from _keep(declared, step, standing) if standing else _make(declared, step, tables, tools)
+        if standing:
+            yield from _keep(declared, step, standing)
+            return
+        with _place(declared, context.resources.pools, tools, step):
+            frame = _made(declared, step, tables, tools)
+        yield from _check(declared, frame, tables)
+        yield dg.Output(Made(frame, step), data_version=dg.DataVersion(f"attempt-{step.attempt.attempt_id}"))
 
 
-def _make(declared: Declared, step: Step, tables: Mapping[str, DataFrame], tools: Mapping[str, Any]) -> Iterator[Any]:
+@contextmanager
+def _place(declared: Declared, pools: Pools, tools: Mapping[str, Any], step: Step) -> Iterator[None]:
+    """A place in the asset's pool. A tool that calls a model needs none: each of its calls waits for the model's."""
+    if declared.pool is None or any(getattr(tool, "takes_turns", False) for tool in tools.values()):
+        yield
+        return
+    asked = time.monotonic()
+    with pools.turn(declared.pool):
+        step.measure(waited_seconds=round(time.monotonic() - asked, 3))
+        yield
+
+
+def _made(declared: Declared, step: Step, tables: Mapping[str, DataFrame], tools: Mapping[str, Any]) -> DataFrame:
     with _cpu_measured(step):
-        frame = declared.body(**tables, **tools, **({"step": step} if declared.wants_step else {}))
-    yield from _check(declared, frame, tables)
-    yield dg.Output(Made(frame, step), data_version=dg.DataVersion(f"attempt-{step.attempt.attempt_id}"))
+        frame: DataFrame = declared.body(**tables, **tools, **({"step": step} if declared.wants_step else {}))
+    return frame
 
 
 def _for_step(declared: Declared, context: dg.AssetExecutionContext) -> tuple[Catalogue, Path, StepRequest]:
@@ -74,13 +93,15 @@ def _asked(context: dg.AssetExecutionContext) -> Options:
     return asked
 
 
-def _chosen(tool: Any, asked: Options) -> Any:
-    return tool.choose(asked) if isinstance(tool, Choice) else tool
+def _chosen(tool: Any, asked: Options, step: Step) -> Any:
+    return tool.choose(asked, step) if isinstance(tool, Choice) else tool
 
 
 def _recipe(declared: Declared, tools: Mapping[str, object], options: Options) -> Recipe:
     makers = {name: tool.recipe for name, tool in tools.items() if hasattr(tool, "recipe")}
-    return Recipe(declared.code_version, {"makers": makers, "options": options.model_dump(exclude_none=True)})
+    parameters = {name: tool.parameters for name, tool in tools.items() if hasattr(tool, "parameters")}
+    config = {"makers": makers, "options": options.model_dump(exclude_none=True)}
+    return Recipe(declared.code_version, config | ({"parameters": parameters} if parameters else {}))
 
 
 def _standing(step: Step) -> Artifact | None:

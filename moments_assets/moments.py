@@ -39,7 +39,7 @@ def moments(
     `query` says which parts count, `max_moments` keeps the best, `min_seconds` and `max_seconds` bound their length.
     """
     content = content_of(raw_video, audio, transcript, scene_cuts)
-    found = finder.find(content, step.options)
+    found = finder.find(content, step.options, on_progress=step.progress)
     step.measure(
         moments=len(found.moments),
         note=found.note,

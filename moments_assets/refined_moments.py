@@ -8,6 +8,8 @@ from moments_assets.checks import REFINED_STAY_IN_THEIR_CLIPS
 from moments_assets.previews import refined_preview
 from moments_assets.video_asset import video_asset
 from moments_assets.video_content import content_of, moments_of, span_of
+from moments_core.clip_plan import ClipPlan
+from moments_core.content import ShownMoment
 from moments_resources.frames import new_table
 
 if TYPE_CHECKING:
@@ -38,15 +40,23 @@ def refined_moments(
 ) -> DataFrame:
     """Each moment with refined boundaries, never outside of its clip; the original stays in `moments`."""
     content = content_of(raw_video, audio, transcript, scene_cuts)
-    shown = {row["moment_id"]: span_of(row) for row in clips.to_dict("records")}
-    found = list(zip(moments["moment_id"], moments_of(moments), strict=True))
-    refined = [
-        (name, moment, refiner.refine(moment, content, within=shown[name])) for name, moment in found if name in shown
-    ]
-    moved = [new.span != moment.span for _, moment, new in refined]
-    step.measure(moments=len(refined), moved=sum(moved))
-    step.show(preview=refined_preview([(moment, new) for _, moment, new in refined]))
-    return new_table("refined_moments", [_row(name, moment, new, refiner) for name, moment, new in refined])
+    shown = _shown(moments, clips)
+    refined = refiner.refine_all(list(shown.values()), content, on_progress=step.progress)
+    pairs = [(item.moment, new) for item, new in zip(shown.values(), refined, strict=True)]
+    step.measure(moments=len(pairs), moved=sum(new.span != moment.span for moment, new in pairs))
+    step.show(preview=refined_preview(pairs))
+    rows = [_row(name, moment, new, refiner) for name, (moment, new) in zip(shown, pairs, strict=True)]
+    return new_table("refined_moments", rows)
+
+
+def _shown(moments: DataFrame, clips: DataFrame) -> dict[str, ShownMoment]:
+    """The moments that have a clip, by their id, in time order."""
+    by_moment = {row["moment_id"]: row for row in clips.to_dict("records")}
+    return {
+        name: ShownMoment(moment, ClipPlan(moment.span, span_of(clip)), clip["file"], clip["sha256"])
+        for name, moment in zip(moments["moment_id"], moments_of(moments), strict=True)
+        if (clip := by_moment.get(name))
+    }
 
 
 def _row(name: str, moment: Moment, new: Refined, refiner: MomentRefiner) -> dict[str, Any]:

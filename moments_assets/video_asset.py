@@ -42,6 +42,7 @@ class Declared:
 
     body: Callable[..., Any]
     code_version: str
+    pool: str | None
     options: tuple[str, ...]
     checks: tuple[Check, ...]
 
@@ -82,7 +83,7 @@ def video_asset(
     """
 
     def declare(body: Callable[..., Any]) -> dg.AssetsDefinition:
-        declared = Declared(body, code_version, tuple(options), tuple(checks))
+        declared = Declared(body, code_version, pool, tuple(options), tuple(checks))
 
         @dg.asset(
             name=declared.name,
@@ -90,7 +91,7 @@ def video_asset(
             ins={name: dg.AssetIn() for name in declared.reads},
             partitions_def=videos,
             io_manager_key="media_io" if BY_ASSET[declared.name].holds_media else "table_io",
-            required_resource_keys={"catalogue", "intake", "scratch", "run_options", *declared.tools},
+            required_resource_keys={"catalogue", "intake", "scratch", "run_options", "pools", *declared.tools},
             pool=pool,
             retry_policy=_RETRIES,
             code_version=code_version,

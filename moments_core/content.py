@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from moments_core.clip_plan import ClipPlan
 from moments_core.moment import Found, Moment, Refined
 from moments_core.options import Options
 from moments_core.time import Span
@@ -32,23 +34,41 @@ class VideoContent:
         return Span(0, self.duration_ms)
 
 
+@dataclass(frozen=True, slots=True)
+class ShownMoment:
+    """A moment and the clip that shows it. The file is fetched when it is first opened."""
+
+    moment: Moment
+    plan: ClipPlan
+    clip: os.PathLike[str]
+    clip_sha256: str
+
+
 class MomentFinder(Protocol):
     """Finds the moments of one video. `recipe` names the maker and its version; a change means new results."""
 
     @property
     def recipe(self) -> str: ...
 
-    def find(self, content: VideoContent, options: Options) -> Found:
-        """Moments in time order, inside the video, no two with IoU over 0.5."""
+    def find(
+        self, content: VideoContent, options: Options, *, on_progress: Callable[[float], None] | None = None
+    ) -> Found:
+        """Moments in time order, inside the video, no two with IoU over 0.5. `on_progress` gets 0..1."""
         ...
 
 
 class MomentRefiner(Protocol):
-    """Moves a moment's boundaries to where an editor would cut. `recipe` as in `MomentFinder`."""
+    """Moves the boundaries of moments to where an editor would cut. `recipe` as in `MomentFinder`."""
 
     @property
     def recipe(self) -> str: ...
 
-    def refine(self, moment: Moment, content: VideoContent, *, within: Span) -> Refined:
-        """New boundaries of `moment` that never leave `within` (the span that its clip shows)."""
+    def refine_all(
+        self,
+        shown: Sequence[ShownMoment],
+        content: VideoContent,
+        *,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> list[Refined]:
+        """New boundaries for each moment, in the same order; they never leave what its clip shows."""
         ...

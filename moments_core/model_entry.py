@@ -139,6 +139,9 @@ class ModelEntry(_Block):
     base_url: BaseUrl | None = None
     api_key_env: VariableName | None = None
     supports_video: bool = False
+    video_by: Literal["url", "inline"] | None = Field(
+        None, description="How it is shown a clip: an address that it can open, or the bytes; None: as the store can."
+    )
     context_tokens: int | None = Field(None, ge=256, le=100_000_000)
     parallel: int = Field(1, ge=1, le=1000, description="Calls at once, over the whole installation.")
     timeout_s: float = Field(300.0, gt=0, le=86_400, allow_inf_nan=False, description="Longest wait for one reply.")

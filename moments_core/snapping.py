@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import ClassVar, TypeVar
 
-from moments_core.content import VideoContent
+from moments_core.content import ShownMoment, VideoContent
 from moments_core.errors import CheckError
 from moments_core.moment import Moment, Refined
 from moments_core.time import Span
@@ -54,6 +54,16 @@ class LocalRefiner:
     """
 
     recipe: ClassVar[str] = "local-snap-1"
+
+    def refine_all(
+        self,
+        shown: Sequence[ShownMoment],
+        content: VideoContent,
+        *,
+        on_progress: Callable[[float], None] | None = None,  # noqa: ARG002 - done in milliseconds
+    ) -> list[Refined]:
+        """Each moment with boundaries that cut no word, inside its clip."""
+        return [self.refine(item.moment, content, within=item.plan.clip) for item in shown]
 
     def refine(self, moment: Moment, content: VideoContent, *, within: Span) -> Refined:
         """The moment with boundaries that cut no word, inside `within`.

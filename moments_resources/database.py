@@ -55,17 +55,15 @@ class Database:
         It waits in waits of a second, for a signal is only noticed between them: who waits can be cancelled.
         `while_waiting` is called after each of them; it may raise.
         """
-        with _server_faults_named(), self._own_connection() as connection:
-            while not _try_lock(connection, name, _LOCK_POLL_SECONDS):
-                if while_waiting:
-                    while_waiting()
+        with self.own_connection() as connection:
+            take_lock(connection, name, while_waiting)
             yield
 
     @contextmanager
     def try_lock(self, name: str) -> Iterator[bool]:
         """Take the lock if nobody holds it; yields whether it is ours."""
-        with _server_faults_named(), self._own_connection() as connection:
-            yield _try_lock(connection, name, 0)
+        with self.own_connection() as connection:
+            yield try_lock(connection, name)
 
     def is_locked(self, name: str) -> bool:
         """Whether somebody holds the lock. Looks without taking it: a probe must not get into its owner's way."""
@@ -75,7 +73,7 @@ class Database:
             " and (classid::bigint << 32) | objid::bigint = :key)"
         )
         with self.begin() as connection:
-            return bool(connection.scalar(query, {"key": _lock_key(name)}))
+            return bool(connection.scalar(query, {"key": lock_key(name)}))
 
     def migrate(self) -> None:
         """Bring the schema to this program's version. Processes that start together take turns.
@@ -103,17 +101,22 @@ class Database:
         return found == wanted
 
     @contextmanager
-    def _own_connection(self) -> Iterator[Connection]:
-        # Not back into the pool: a pooled connection outlives the block, with its lock and its lock_timeout.
-        connection = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        try:
-            yield connection
-        finally:
-            # The server gives the locks of a closed connection back when it notices; the next in line need not wait.
-            with suppress(DBAPIError):  # a connection that is gone has no locks
-                connection.execute(text("select pg_advisory_unlock_all()"))
-            connection.invalidate()
-            connection.close()
+    def own_connection(self) -> Iterator[Connection]:
+        """A connection without transactions for advisory locks; at the end of the block they are given back.
+
+        Raises as `begin`.
+        """
+        with _server_faults_named():
+            # Not back into the pool: a pooled connection outlives the block, with its lock and its lock_timeout.
+            connection = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            try:
+                yield connection
+            finally:
+                # The server gives the locks of a closed connection back when it notices; the next need not wait.
+                with suppress(DBAPIError):  # a connection that is gone has no locks
+                    connection.execute(text("select pg_advisory_unlock_all()"))
+                connection.invalidate()
+                connection.close()
 
 
 def checked_url(url: str) -> str:
@@ -158,19 +161,27 @@ def _upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-def _lock_key(name: str) -> int:
+def lock_key(name: str) -> int:
+    """The number that PostgreSQL knows an advisory lock by."""
     return int.from_bytes(hashlib.sha256(f"moments:{name}".encode()).digest()[:8], "big", signed=True)
 
 
-def _try_lock(connection: Connection, name: str, wait_seconds: float) -> bool:
-    """Wait for the lock (0: not at all) and say whether it is ours."""
-    key = {"key": _lock_key(name)}
-    if wait_seconds == 0:
-        return bool(connection.scalar(text("select pg_try_advisory_lock(:key)"), key))
-    timeout = int(wait_seconds * 1000)
+def take_lock(connection: Connection, name: str, while_waiting: Callable[[], None] | None = None) -> None:
+    """Wait for an advisory lock, in waits of a second; `while_waiting` is called after each of them and may raise."""
+    while not _lock_in_time(connection, name):
+        if while_waiting:
+            while_waiting()
+
+
+def try_lock(connection: Connection, name: str) -> bool:
+    """Take an advisory lock if nobody holds it."""
+    return bool(connection.scalar(text("select pg_try_advisory_lock(:key)"), {"key": lock_key(name)}))
+
+
+def _lock_in_time(connection: Connection, name: str) -> bool:
     try:
-        connection.execute(text(f"set lock_timeout = {timeout}"))
-        connection.execute(text("select pg_advisory_lock(:key)"), key)
+        connection.execute(text(f"set lock_timeout = {int(_LOCK_POLL_SECONDS * 1000)}"))
+        connection.execute(text("select pg_advisory_lock(:key)"), {"key": lock_key(name)})
     except OperationalError as error:
         if getattr(error.orig, "pgcode", None) == _LOCK_TIMEOUT:
             return False

@@ -5,18 +5,20 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from moments_core.errors import CheckError, FailureClass, MomentsError, ServiceError, classify
 from moments_core.options import Options
 from moments_resources.catalogue import Artifact, Attempt, Catalogue, Draft, Recipe
+
+T = TypeVar("T")
 
 _PROGRESS_SECONDS = 1.0  # a row update a second is cheap and looks alive
 
@@ -101,6 +103,14 @@ class Step:
         path.mkdir(parents=True)
         self._resources.callback(shutil.rmtree, path, ignore_errors=True)
         return path
+
+    def hold(self, resource: AbstractContextManager[T]) -> T:
+        """Enter a context that is left when the step ends, however it ends."""
+        return self._resources.enter_context(resource)
+
+    def on_end(self, clean_up: Callable[[], object]) -> None:
+        """Call `clean_up` when the step ends, however it ends; the last one given is called first."""
+        self._resources.callback(clean_up)
 
     def measure(self, **values: object) -> None:
         """Numbers and short strings to keep in the catalogue and to show (and plot) in the UI."""

@@ -152,6 +152,7 @@ models = Table(
     _optional("base_url", Text, "Address of a hosted API, instead of remote_host."),
     _optional("api_key_env", Text, "Name of the environment variable that holds the API's key; never the key."),
     _required("supports_video", Boolean, "Whether it can watch a video."),
+    _optional("video_by", Text, "How it is shown a clip: url or inline; empty: by URL where the store can sign one."),
     _optional("context_tokens", Integer, "Longest prompt and reply together, in tokens."),
     _required("parallel", Integer, "Calls at once, over the whole installation."),
     _required("timeout_s", Float, "Longest wait for one reply, in seconds."),
@@ -163,7 +164,54 @@ models = Table(
     ),
     CheckConstraint("kind in ('asr', 'chat', 'vision')", name="models_kind"),
     CheckConstraint("(remote_host is null) <> (base_url is null)", name="models_one_way"),
+    CheckConstraint("video_by is null or video_by in ('url', 'inline')", name="models_video_by"),
     comment="The models that can be chosen: seeded from models.yaml, edited with `moments models set`.",
+)
+
+prompts = Table(
+    "prompts",
+    metadata,
+    Column("sha256", Text, primary_key=True, comment="SHA-256 of the text."),
+    _required("name", Text, "What it is for."),
+    _required("version", Text, "Raised with every change of the text."),
+    _required("text", Text, "The prompt, with its places to fill."),
+    _required("first_used_at", DateTime(timezone=True), "When.", server_default=func.now()),
+    comment="Each prompt that was ever sent, stored once.",
+)
+
+model_calls = Table(
+    "model_calls",
+    metadata,
+    Column("call_id", BigInteger, Identity(always=True), primary_key=True, comment="Number of the call."),
+    _required("video_id", Text, "The video."),
+    _required("asset", Text, "The asset that it was made for."),
+    _required("attempt_id", ForeignKey("pipeline_history.attempt_id"), "The attempt that made it."),
+    _required("model", Text, "Key of the model."),
+    _required("request_sha256", Text, "SHA-256 of all that decides the reply: an equal hash, an equal question."),
+    _optional("prompt_sha256", ForeignKey("prompts.sha256"), "The prompt."),
+    _required(
+        "outcome",
+        Text,
+        "open (on its way, or its process died), replied, refused (the reply could not be used) or failed.",
+    ),
+    _required("started_at", DateTime(timezone=True), "When it was sent.", server_default=func.now()),
+    _optional("seconds", Float, "From sending it to its end; waiting for a turn is not counted."),
+    _optional("status", Integer, "HTTP status of the answer, where there was one."),
+    Column("class", Text, nullable=True, comment="Failure class of a call that failed or was refused."),
+    _optional("cause", Text, "One sentence: what went wrong."),
+    _optional("tokens_in", Integer, "Tokens of the prompt, as the server counted them."),
+    _optional("tokens_out", Integer, "Tokens of the reply, as the server counted them."),
+    _required("cost", Float, "By the model's price, in its currency.", server_default=text("0")),
+    _optional("reply", Text, "The body of the answer as it came, stored before anybody read it."),
+    CheckConstraint("outcome in ('open', 'replied', 'refused', 'failed')", name="model_calls_outcome"),
+    CheckConstraint("outcome <> 'replied' or reply is not null", name="model_calls_replies_are_kept"),
+    CheckConstraint(
+        "outcome not in ('refused', 'failed') or (class is not null and cause is not null)",
+        name="model_calls_failure_is_explained",
+    ),
+    Index("model_calls_request", "video_id", "asset", "request_sha256"),
+    Index("model_calls_model", "model", "started_at"),
+    comment="Every call of a model. A retry of a step reuses the replies that came before its asset was committed.",
 )
 
 

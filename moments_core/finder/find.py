@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -65,7 +65,13 @@ class LocalFinder:
     def recipe(self) -> str:
         return f"local-2-{self._fitted().fingerprint}"
 
-    def find(self, content: VideoContent, options: Options) -> Found:
+    def find(
+        self,
+        content: VideoContent,
+        options: Options,
+        *,
+        on_progress: Callable[[float], None] | None = None,  # noqa: ARG002 - done in a second
+    ) -> Found:
         """Moments in time order, inside the video, none overlapping another."""
         if content.duration_ms <= 0:
             return Found((), "The video has no length: there is nothing to find.")

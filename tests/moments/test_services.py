@@ -14,6 +14,8 @@ from moments.embedded_postgres import EmbeddedPostgres
 from moments.services import Lakehouse, apply_pools, connect, down, is_up, make_folder, up
 from moments.settings import DEFAULT_POOLS, PROJECT, Settings
 from moments_core.errors import ServiceError, SettingsError
+from moments_resources.database import newest_migration
+from moments_resources.pools import WAITING
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def test_dagster_keeps_its_tables_in_a_schema_of_its_own(lakehouse: Lakehouse) -
             text("select table_schema from information_schema.tables where table_name = 'runs'")
         )
         assert list(schemas) == ["dagster"]
-        assert connection.scalar(text("select version_num from public.alembic_version")) == "0002"
+        assert connection.scalar(text("select version_num from public.alembic_version")) == newest_migration()
 
 
 def test_dagster_gets_the_instance_file_of_the_project(lakehouse: Lakehouse, settings: Settings) -> None:
@@ -74,12 +76,14 @@ def test_a_home_that_the_operator_chose_is_left_alone(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pool_limits_are_those_of_the_settings(lakehouse: Lakehouse, settings: Settings) -> None:
+def test_dagster_lets_more_steps_into_a_pool_than_its_limit_for_they_wait_in_our_queue(
+    lakehouse: Lakehouse, settings: Settings
+) -> None:
     with dg.DagsterInstance.get() as instance:
         apply_pools(instance, settings)
         apply_pools(instance, settings.model_copy(update={"pools": {**DEFAULT_POOLS, "asr": 5}}))
         limits = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
-    assert limits == {**DEFAULT_POOLS, "asr": 5}
+    assert limits == {name: limit + WAITING for name, limit in {**DEFAULT_POOLS, "asr": 5}.items()}
 
 
 def test_down_stops_the_server_and_says_whether_one_ran(lakehouse: Lakehouse, settings: Settings) -> None:

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from moments_core.errors import MomentsError, PermanentError, SettingsError, SourceError, TransientError
+from moments_core.errors import PermanentError, SettingsError, SourceError, TransientError
 from moments_core.options import Options, read_options
 from moments_resources.database import Database
 from moments_resources.intake import Intake, IntakeRow, name_video
-from moments_resources.makers import Choice
 from moments_resources.options import RunOptions
 from moments_resources.store.file import FileStore
 from moments_resources.store.interface import StoredObject
@@ -264,17 +263,3 @@ def test_a_run_that_contradicts_its_submission_is_a_wrong_setting() -> None:
 def test_a_run_over_hostile_options_is_refused(hostile: object) -> None:
     with pytest.raises(SettingsError):
         RunOptions().over(hostile)
-
-
-def test_a_maker_is_chosen_by_the_option_or_else_by_the_setting() -> None:
-    choice = Choice({"local": lambda: 1, "large": lambda: 2}, "local", "generation_model")
-    assert choice.choose(Options()) == 1
-    assert choice.choose(Options(generation_model="large")) == 2
-    assert choice.choose(Options(refinement_model="large")) == 1
-    assert Choice({"local": lambda: 1}, "local").choose(Options(generation_model="large")) == 1
-
-
-def test_a_model_that_nobody_has_is_refused_with_those_that_there_are() -> None:
-    choice: Choice[int] = Choice({"b": lambda: 1, "a": lambda: 2}, "a", "generation_model")
-    with pytest.raises(MomentsError, match=r"'huge' .* one of a, b"):
-        choice.choose(Options(generation_model="huge"))

@@ -1,0 +1,93 @@
+"""Makers that call a model: which one answers to a key of the registry, asked anew for every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from moments_core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from moments.services import Lakehouse
+    from moments_core.content import MomentFinder, MomentRefiner
+    from moments_core.model_entry import ModelEntry
+    from moments_resources.media.runner import FfmpegRunner
+    from moments_resources.models.caller import ModelCaller
+    from moments_resources.models.chat import ChatModel
+    from moments_resources.speech import SpeechToText
+    from moments_resources.step import Step
+
+
+class Task(NamedTuple):
+    """What a model is chosen for, and the kinds of models that can do it."""
+
+    name: str
+    kinds: frozenset[str]
+
+
+HEAR = Task("hear speech", frozenset({"asr"}))
+FIND = Task("find moments", frozenset({"chat", "vision"}))
+REFINE = Task("refine moments", frozenset({"chat", "vision"}))
+
+
+@dataclass(frozen=True)
+class RemoteModels:
+    """Each method gives the maker for a key and the step that it works for, or raises SettingsError.
+
+    Nothing is contacted before the maker is at work; what it opens is closed when the step ends.
+    """
+
+    lakehouse: Lakehouse
+    ffmpeg: Callable[[], FfmpegRunner]
+
+    def speech(self, key: str, step: Step) -> SpeechToText:
+        from moments_resources.models.parakeet import ParakeetSpeech
+
+        return ParakeetSpeech(self._caller(self.entry(key, HEAR), step))
+
+    def finder(self, key: str, step: Step) -> MomentFinder:
+        from moments_resources.models.chat_finder import ChatFinder
+
+        return ChatFinder(self._chat(self.entry(key, FIND), step))
+
+    def refiner(self, key: str, step: Step) -> MomentRefiner:
+        """A model that can watch a video sees the clips; any other one reads the transcript."""
+        from moments_resources.models.text_refiner import TextRefiner
+        from moments_resources.models.video_refiner import VideoRefiner
+
+        chat = self._chat(self.entry(key, REFINE), step)
+        if chat.entry.supports_video:
+            return VideoRefiner(chat, ffmpeg=self.ffmpeg(), store=self.lakehouse.store, step=step)
+        return TextRefiner(chat)
+
+    def entry(self, key: str, task: Task) -> ModelEntry:
+        """The model of this key. Raises SettingsError where there is none, or none for this task."""
+        entry = self.lakehouse.models().entry(key)
+        if entry.kind not in task.kinds:
+            raise SettingsError(
+                f"The model {key} is of kind {entry.kind} and can't {task.name}: choose one of kind "
+                f"{' or '.join(sorted(task.kinds))}, or `local`.",
+                model=key,
+            )
+        return entry
+
+    def _chat(self, entry: ModelEntry, step: Step) -> ChatModel:
+        from moments_resources.models.chat import ChatModel, chat_parameters
+
+        return ChatModel(self._caller(entry, step, decided_by=chat_parameters(entry)))
+
+    def _caller(self, entry: ModelEntry, step: Step, decided_by: dict[str, object] | None = None) -> ModelCaller:
+        from moments_resources.models.link import ModelLink
+
+        from moments_resources.models.caller import ModelCaller
+        from moments_resources.models.calls import CallLedger
+
+        database = self.lakehouse.database
+        return ModelCaller(
+            entry,
+            link=step.hold(ModelLink(entry)),
+            database=database,
+            ledger=CallLedger(database, step.attempt),
+            decided_by=decided_by,
+        )

@@ -1,0 +1,127 @@
+"""The ledger of model calls: every call is a row, and a reply that arrived is kept before anybody reads it.
+
+A step that is tried again asks the same questions. What was answered to them since its asset was last committed is
+taken from here, so a crash between a reply and the commit costs nothing twice. After a commit the questions are new
+ones: whoever forces a step wants new answers. A reply that could not be used is never taken again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as insert_or
+
+from moments_core.errors import MomentsError, classify, reason
+from moments_core.model_entry import Price
+from moments_resources.catalogue import Attempt
+from moments_resources.database import Database
+from moments_resources.storable import storable_text
+from moments_resources.tables import artifacts, model_calls, prompts
+
+if TYPE_CHECKING:
+    from moments_core.prompts import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a call took. Tokens are None where the server does not count them."""
+
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+
+    def cost(self, price: Price) -> float:
+        """What the tokens cost, in the currency of the price."""
+        return (
+            (self.tokens_in or 0) * price.input_per_million + (self.tokens_out or 0) * price.output_per_million
+        ) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReply:
+    """The body of an answer as it came. `reused`: it was stored by an earlier attempt."""
+
+    call_id: int
+    body: str
+    reused: bool
+
+
+class CallLedger:
+    """The calls of one attempt at one asset."""
+
+    def __init__(self, database: Database, attempt: Attempt) -> None:
+        self._database = database
+        self._attempt = attempt
+
+    def stored(self, model: str, request_sha256: str) -> StoredReply | None:
+        """A reply to this question that came since the asset was last committed."""
+        committed = select(func.max(artifacts.c.attempt_id)).where(
+            artifacts.c.video_id == self._attempt.video_id, artifacts.c.asset == self._attempt.asset
+        )
+        query = (
+            select(model_calls.c.call_id, model_calls.c.reply)
+            .where(
+                model_calls.c.video_id == self._attempt.video_id,
+                model_calls.c.asset == self._attempt.asset,
+                model_calls.c.request_sha256 == request_sha256,
+                model_calls.c.model == model,
+                model_calls.c.outcome == "replied",
+                model_calls.c.attempt_id > func.coalesce(committed.scalar_subquery(), 0),
+            )
+            .order_by(model_calls.c.call_id.desc())
+            .limit(1)
+        )
+        with self._database.begin() as connection:
+            row = connection.execute(query).first()
+        return StoredReply(row.call_id, row.reply, reused=True) if row else None
+
+    def keep_prompt(self, prompt: Prompt) -> None:
+        """Keep the text of a prompt, so that every call and every moment leads to it."""
+        row = insert_or(prompts).values(
+            sha256=prompt.sha256, name=prompt.name, version=prompt.version, text=prompt.text
+        )
+        with self._database.begin() as connection:
+            connection.execute(row.on_conflict_do_nothing())
+
+    def begin(self, model: str, request_sha256: str, prompt_sha256: str | None) -> int:
+        """Note that a call is on its way; its number."""
+        row = insert(model_calls).values(
+            video_id=self._attempt.video_id,
+            asset=self._attempt.asset,
+            attempt_id=self._attempt.attempt_id,
+            model=model,
+            request_sha256=request_sha256,
+            prompt_sha256=prompt_sha256,
+            outcome="open",
+        )
+        with self._database.begin() as connection:
+            number: int = connection.execute(row.returning(model_calls.c.call_id)).scalar_one()
+        return number
+
+    def keep(self, call_id: int, body: str, *, seconds: float, cost: float) -> StoredReply:
+        """Keep the reply; what it says is not looked at. `cost` is that of the time."""
+        text = storable_text(body)
+        self._note(call_id, outcome="replied", reply=text, seconds=seconds, status=200, cost=cost)
+        return StoredReply(call_id, text, reused=False)
+
+    def charge(self, call_id: int, usage: Usage, price: Price) -> None:
+        """Note the tokens that a call took, once its reply has told; done twice it changes nothing."""
+        time = func.coalesce(model_calls.c.seconds, 0) * price.per_hour / 3600
+        self._note(call_id, tokens_in=usage.tokens_in, tokens_out=usage.tokens_out, cost=time + usage.cost(price))
+
+    def refuse(self, call_id: int, error: MomentsError) -> None:
+        """The reply can't be used: it stays, and is not taken again."""
+        self._note(call_id, outcome="refused", **_why(error))
+
+    def fail(self, call_id: int, error: BaseException, *, seconds: float, status: int | None = None) -> None:
+        """No reply came."""
+        self._note(call_id, outcome="failed", seconds=seconds, status=status, **_why(error))
+
+    def _note(self, call_id: int, **values: object) -> None:
+        with self._database.begin() as connection:
+            connection.execute(update(model_calls).where(model_calls.c.call_id == call_id).values(values))
+
+
+def _why(error: BaseException) -> dict[str, object]:
+    return {"class": classify(error).value, "cause": storable_text(reason(error))}

@@ -1,0 +1,196 @@
+"""A chat model behind an OpenAI-compatible server: chat completions whose reply follows a JSON schema."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from moments_core.errors import ReplyError, ServiceError
+from moments_core.model_entry import ModelEntry
+from moments_resources.models.caller import Call, ModelCaller
+from moments_resources.models.calls import StoredReply, Usage
+from moments_resources.models.wire import reply_body
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from moments_core.prompts import Prompt
+
+Messages = Sequence[Mapping[str, object]]
+
+_COUNT = Field(None, ge=0, le=2**31 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One question. `messages` are sent as they are, in OpenAI's form; a callable is asked for them at each try.
+
+    `identity` stands for the messages in the request's hash where they hold what changes from try to try, such as a
+    signed URL. `schema`: JSON schema of the reply.
+    """
+
+    prompt: Prompt
+    messages: Messages | Callable[[], Messages]
+    schema: Mapping[str, object]
+    identity: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """What a model said. `said` may be cut off; read `text`."""
+
+    model: str
+    said: str
+    finish_reason: str | None
+    stored: StoredReply
+
+    @property
+    def text(self) -> str:
+        """All of it. Raises ReplyError where the model said nothing, or stopped in the middle."""
+        if self.finish_reason == "length":
+            raise ReplyError(
+                f"The model {self.model} ran out of tokens in the middle of its reply: raise defaults.max_tokens, or "
+                "choose a model with a longer context.",
+                reply=self.said[:2000],
+            )
+        if not self.said.strip():
+            raise ReplyError(f"The model {self.model} said nothing (finish_reason {self.finish_reason}).")
+        return self.said
+
+
+class ChatModel:
+    """Asks one model, for one step."""
+
+    def __init__(self, caller: ModelCaller) -> None:
+        self._caller = caller
+
+    @property
+    def entry(self) -> ModelEntry:
+        return self._caller.entry
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """All that decides a reply besides the question."""
+        return chat_parameters(self.entry)
+
+    def ask_all(
+        self, requests: Sequence[ChatRequest], *, on_done: Callable[[int], None] | None = None
+    ) -> list[ChatReply]:
+        """The replies, in the order of the requests. `on_done` gets how many have come.
+
+        Raises ServiceError, SettingsError or PermanentError as the server answers.
+        """
+        for prompt in {request.prompt.sha256: request.prompt for request in requests}.values():
+            self._caller.ledger.keep_prompt(prompt)
+        stored = self._caller.call_all([self._call(request) for request in requests], on_done=on_done)
+        return [self._opened(reply) for reply in stored]
+
+    @contextmanager
+    def reading(self, reply: ChatReply) -> Iterator[None]:
+        """Read a reply inside: a ReplyError marks it as refused, so that no retry takes it again."""
+        with self._caller.reading(reply.stored):
+            yield
+
+    def _call(self, request: ChatRequest) -> Call:
+        asked = request.identity if request.identity is not None else {"messages": request.messages}
+        identity = {"asked": asked, "schema": request.schema, "prompt": request.prompt.sha256}
+        send = partial(_send, self.entry, self._caller.link.api_key, request)
+        return Call(identity, send, prompt_sha256=request.prompt.sha256)
+
+    def _opened(self, stored: StoredReply) -> ChatReply:
+        with self._caller.reading(stored):
+            completion = _completion(stored.body, self.entry)
+        self._caller.ledger.charge(stored.call_id, completion.usage.as_usage(), self.entry.price)
+        choice = completion.choices[0]
+        return ChatReply(self.entry.key, choice.message.content or "", choice.finish_reason, stored)
+
+
+def chat_parameters(entry: ModelEntry) -> dict[str, object]:
+    """What is asked of the model besides the question; what is not set is left to the server."""
+    return {"served_name": entry.served_name, **entry.defaults.model_dump(exclude_none=True)}
+
+
+async def _send(
+    entry: ModelEntry, api_key: str | None, request: ChatRequest, client: httpx2.AsyncClient, address: str
+) -> bytes:
+    import openai
+
+    asked = entry.defaults.model_dump(exclude_none=True)
+    beyond_openai = {"top_k": asked.pop("top_k")} if "top_k" in asked else None
+    messages: Any = request.messages() if callable(request.messages) else request.messages
+    form: Any = {"name": "reply", "strict": True, "schema": dict(request.schema)}
+    completions = _client(client, address, api_key).chat.completions.with_streaming_response
+    try:
+        async with completions.create(
+            model=entry.served_name or "",
+            messages=messages,
+            response_format={"type": "json_schema", "json_schema": form},
+            extra_body=beyond_openai,
+            **asked,
+        ) as response:
+            return await reply_body(response.http_response)
+    except openai.APIStatusError as error:
+        return await reply_body(error.response)
+    except openai.APIConnectionError as error:  # a time-out is one of them
+        raise error.__cause__ or error from None
+
+
+def _client(client: httpx2.AsyncClient, address: str, api_key: str | None) -> Any:
+    """OpenAI's client on our HTTP client. What it would take from the environment of its own accord is left out."""
+    from openai import AsyncOpenAI, Omit
+
+    headers: Any = {
+        "Authorization": f"Bearer {api_key}" if api_key else Omit(),
+        "OpenAI-Organization": Omit(),
+        "OpenAI-Project": Omit(),
+    }
+    # Retries are ours: they take a turn, and are noted. So is the deadline.
+    return AsyncOpenAI(
+        base_url=address,
+        api_key=api_key or "none",
+        http_client=client,
+        max_retries=0,
+        timeout=None,
+        default_headers=headers,
+    )
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int | None = _COUNT
+    completion_tokens: int | None = _COUNT
+
+    def as_usage(self) -> Usage:
+        return Usage(self.prompt_tokens, self.completion_tokens)
+
+
+class _Message(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Completion(BaseModel):
+    """The parts of OpenAI's chat.completion that we read."""
+
+    choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage = _Usage()
+
+
+def _completion(body: str, entry: ModelEntry) -> _Completion:
+    try:
+        return _Completion.model_validate_json(body)
+    except ValidationError:
+        # The envelope is the server's work, not the model's: the next one may be whole.
+        raise ServiceError(
+            f"The server of the model {entry.key} sent no whole chat completion: run this again.",
+            model=entry.key,
+            reply=body[:2000],
+        ) from None
