@@ -59,6 +59,49 @@ def utterances(
             yield Utterance(start_ms, tape.take(len(held) // BYTES_A_MS if whole else _quietest_ms(held)))
 
 
+def chunks(
+    audio: Path,
+    *,
+    duration_ms: int,
+    silences: Sequence[Span],
+    longest_ms: int,
+    overlap_ms: int,
+    shortest_pause_ms: int,
+) -> Iterator[Utterance]:
+    """As `utterances`, but cut in silences where there are any, for a recogniser that needs what is around a word.
+
+    Where a cut has to be made in speech, both pieces hold `overlap_ms` on each side of it. That must be an eighth of
+    `longest_ms` at most, or a third piece would reach into what two share.
+    """
+    tape = _Tape(_blocks(audio))
+    for span in spoken_spans(duration_ms, silences, shortest_pause_ms=shortest_pause_ms):
+        tape.skip_to(span.start_ms)
+        while held := tape.peek(min(span.end_ms - tape.at_ms, longest_ms)):
+            start_ms = tape.at_ms
+            if len(held) < longest_ms * BYTES_A_MS or span.end_ms - start_ms == longest_ms:
+                yield Utterance(start_ms, tape.take(longest_ms))
+                break
+            window = Span(start_ms, start_ms + longest_ms - overlap_ms)
+            end_ms, next_ms = _silent_cut(window, silences) or _spoken_cut(window, held, overlap_ms)
+            yield Utterance(start_ms, held[: (end_ms - start_ms) * BYTES_A_MS])
+            tape.skip_to(next_ms)
+
+
+def _silent_cut(window: Span, silences: Sequence[Span]) -> tuple[int, int] | None:
+    """Where a piece ends and the next begins: the middle of the longest silence in the window's second half."""
+    earliest_ms = window.start_ms + window.length_ms // 2
+    middles = (((silence.start_ms + silence.end_ms) // 2, silence.length_ms) for silence in silences)
+    inside = [(length, middle) for middle, length in middles if earliest_ms <= middle < window.end_ms]
+    cut_ms = max(inside)[1] if inside else None
+    return None if cut_ms is None else (cut_ms, cut_ms)
+
+
+def _spoken_cut(window: Span, held: bytes, overlap_ms: int) -> tuple[int, int]:
+    """As `_silent_cut`, around the quietest moment."""
+    cut_ms = window.start_ms + _quietest_ms(held[: window.length_ms * BYTES_A_MS])
+    return cut_ms + overlap_ms, cut_ms - overlap_ms
+
+
 def spoken_spans(duration_ms: int, silences: Iterable[Span], *, shortest_pause_ms: int) -> list[Span]:
     """What lies between pauses of at least `shortest_pause_ms`, with a margin on each side; none over another."""
     if duration_ms <= 0:

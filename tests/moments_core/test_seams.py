@@ -1,0 +1,181 @@
+"""Chunks that were heard one by one come back as one stream: nothing lost, nothing doubled, nothing out of order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import pytest
+
+from moments_core.heard import HeardWord, transcript_from_heard
+from moments_core.seams import MOST_COMPARED, HeardChunk, joined
+from moments_core.sentences import transcript_problems
+from moments_core.time import Span
+
+OVERLAP_MS = 2_000
+LONGEST_WORD_MS = 1_500
+VOCABULARY = ["the", "a", "no", "very", "it,", "and", "Then", "so", "so.", "worms", "deep-rooted", "garden", "I"]
+
+
+def word(text: str, start_ms: int, end_ms: int) -> HeardWord:
+    return HeardWord(start_ms, end_ms, text)
+
+
+def texts(words: Sequence[HeardWord]) -> list[str]:
+    return [each.text for each in words]
+
+
+# --- a stand-in for a recogniser, and for whoever cuts the sound
+
+
+def said(chance: random.Random, duration_ms: int) -> list[HeardWord]:
+    """Words of a small vocabulary, so that many are repeated at once, with pauses of any length between them."""
+    words: list[HeardWord] = []
+    at_ms = chance.randint(0, 500)
+    while True:
+        length_ms = chance.choice([120, 200, 300, 450, LONGEST_WORD_MS])
+        if at_ms + length_ms > duration_ms:
+            return words
+        words.append(word(chance.choice(VOCABULARY), at_ms, at_ms + length_ms))
+        at_ms += length_ms + chance.choice([60, 60, 60, 90, 200, 400, 3_000])
+
+
+def heard(words: Sequence[HeardWord], span: Span, chance: random.Random, jitter_ms: int) -> HeardChunk:
+    """What is heard in a part of the sound: a word at its edge is cut short or not heard at all, and each time is off
+    by a little."""
+    found: list[HeardWord] = []
+    for each in words:
+        share = span.overlap_ms(Span(each.start_ms, each.end_ms)) / (each.end_ms - each.start_ms)
+        if share == 0 or (share < 1 and chance.random() < 0.5):
+            continue
+        text = each.text if share == 1 else each.text[: max(1, int(len(each.text) * share))]
+        shift = chance.randint(-jitter_ms, jitter_ms) - span.start_ms
+        start = min(max(each.start_ms + shift, 0), span.length_ms - 1)
+        end = min(max(each.end_ms + shift, start + 1), span.length_ms)
+        found.append(HeardWord(start, end, text))
+    found.sort(key=lambda each: each.start_ms)
+    return HeardChunk(span, tuple(found))
+
+
+def cut(words: Sequence[HeardWord], chance: random.Random, duration_ms: int) -> Iterator[Span]:
+    """Anywhere with an overlap, or without one in the middle of a pause."""
+    pauses = [
+        (before.end_ms + after.start_ms) // 2
+        for before, after in pairwise(words)
+        if after.start_ms - before.end_ms > 350
+    ]
+    start_ms = 0
+    while duration_ms - start_ms > 30_000:
+        at_ms, overlap_ms = start_ms + chance.randint(12_000, 28_000), OVERLAP_MS
+        near = [pause for pause in pauses if abs(pause - at_ms) < 2_000]
+        if near and chance.random() < 0.3:
+            at_ms, overlap_ms = near[0], 0
+        yield Span(start_ms, at_ms + overlap_ms)
+        start_ms = at_ms - overlap_ms
+    yield Span(start_ms, duration_ms)
+
+
+@pytest.mark.parametrize("jitter_ms", [0, 25, 80])
+def test_any_words_cut_anywhere_come_back_once_each_and_in_order(jitter_ms: int) -> None:
+    duration_ms = 120_000
+    for seed in range(60):
+        chance = random.Random(seed)
+        words = said(chance, duration_ms)
+        chunks = [heard(words, span, chance, jitter_ms) for span in cut(words, chance, duration_ms)]
+        assert len(chunks) > 3
+        found = joined(chunks)
+        assert texts(found) == texts(words), f"seed {seed}"
+        assert all(abs(one.start_ms - other.start_ms) <= jitter_ms for one, other in zip(found, words, strict=True))
+        result = transcript_from_heard(found, duration_ms=duration_ms, model="test")
+        assert [each.text for each in result.words] == texts(words)
+        assert transcript_problems(result, duration_ms) == []
+        assert result.full_text.split() == texts(words)
+
+
+# --- what happens at a seam
+
+
+FIRST, SECOND = Span(0, 12_000), Span(8_000, 20_000)  # the seam lies at 10 s
+
+
+def sewn(first: Sequence[HeardWord], second: Sequence[HeardWord]) -> list[str]:
+    """The texts of two chunks' words, all times in the video's."""
+    later = tuple(each.later(-SECOND.start_ms) for each in second)
+    return texts(joined([HeardChunk(FIRST, tuple(first)), HeardChunk(SECOND, later)]))
+
+
+def test_a_word_that_moves_over_the_seam_is_neither_doubled_nor_lost() -> None:
+    before, after = word("garden", 9_800, 10_180), word("garden", 9_840, 10_220)
+    assert before.middle_ms < 10_000 < after.middle_ms
+    assert sewn([before], [after]) == ["garden"]
+    assert sewn([after], [before]) == ["garden"]
+
+
+def test_a_word_that_was_said_twice_stays_said_twice() -> None:
+    twice = [word("no", 9_700, 9_900), word("no", 10_100, 10_300)]
+    late = [each.later(70) for each in twice]
+    assert sewn(twice, late) == ["no", "no"]
+    assert sewn(late, twice) == ["no", "no"]
+    assert sewn(twice, late[1:]) == ["no", "no"]  # the second chunk began inside of the first one
+
+
+def test_a_word_is_known_again_whatever_its_case_and_punctuation() -> None:
+    assert sewn([word("then.", 9_800, 10_100)], [word("Then", 9_860, 10_120), word("we", 10_300, 10_400)]) == [
+        "then.",
+        "we",
+    ]
+
+
+def test_a_word_that_both_heard_is_taken_from_where_it_is_farther_from_the_edge() -> None:
+    first, second = word("it", 11_000, 12_000), word("it,", 11_000, 12_500)
+    assert sewn([first], [second]) == ["it,"]
+    assert sewn([word("is.", 7_500, 9_000)], [word("is", 8_000, 9_000)]) == ["is."]
+
+
+def test_dashes_and_notes_are_compared_as_they_are() -> None:
+    assert sewn([word("—", 9_800, 10_100)], [word("♪", 10_300, 10_400)]) == ["—", "♪"]
+    assert sewn([word("—", 9_800, 10_100)], [word("—", 9_900, 10_150)]) == ["—"]
+
+
+def test_words_at_a_chunks_damaged_edge_are_taken_from_the_other_one() -> None:
+    first = [word("we", 8_200, 8_400), word("dig", 9_900, 10_100), word("gar", 11_700, 12_000)]
+    second = [word("e", 8_300, 8_400), word("dig", 9_900, 10_100), word("garden", 11_700, 12_300)]
+    assert sewn(first, second) == ["we", "dig", "garden"]
+
+
+def test_where_both_heard_something_else_each_word_is_decided_by_its_middle() -> None:
+    first = [word("bees", 9_000, 9_500), word("humming", 10_400, 10_900)]
+    second = [word("please", 9_000, 9_500), word("coming", 10_400, 10_900)]
+    assert sewn(first, second) == ["bees", "coming"]
+
+
+def test_a_word_that_both_cut_and_heard_differently_stands_once() -> None:
+    assert sewn([word("unbeliev", 9_300, 10_600)], [word("lievable", 9_500, 10_700)]) == ["unbeliev"]
+    assert sewn([word("unbe", 9_300, 9_900)], [word("believable", 9_400, 10_800)]) == ["believable"]
+
+
+def test_only_one_chunk_may_have_heard_anything() -> None:
+    words = [word("we", 9_000, 9_200), word("dig", 10_500, 10_900)]
+    assert sewn(words, []) == ["we"]  # what lies behind the seam is the second chunk's to say
+    assert sewn([], words) == ["dig"]
+    assert sewn([], []) == []
+
+
+def test_words_that_touch_a_cut_in_silence_are_all_kept() -> None:
+    chunks = [
+        HeardChunk(Span(0, 5_000), (word("the", 4_700, 5_000),)),
+        HeardChunk(Span(5_000, 9_000), (word("the", 0, 200),)),
+        HeardChunk(Span(30_000, 40_000), (word("end", 0, 200),)),
+    ]
+    found = joined(chunks)
+    assert [(each.text, each.start_ms) for each in found] == [("the", 4_700), ("the", 5_000), ("end", 30_000)]
+
+
+def test_a_flood_of_words_at_a_seam_is_not_compared_in_full() -> None:
+    flood = [word("the", 9_900, 10_000)] * 5_000
+    assert len(sewn(flood, flood)) >= 5_000 - MOST_COMPARED
+
+
+def test_no_chunks_have_no_words() -> None:
+    assert joined([]) == []
