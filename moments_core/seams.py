@@ -1,17 +1,17 @@
 """Chunks of one sound that were heard one by one, joined to one stream of words.
 
 Where a sound had to be cut inside of speech, both chunks hear the seconds around the cut. There most words are heard
-twice, at times that differ by a frame or two, and those at a chunk's edge are damaged. So the two hearings are aligned
-by what they say; the streams are changed at a word that both of them heard, next to the middle of what they share,
-where both have heard well. Deciding by time alone would double or lose a word that one side puts before the seam and
-the other behind it.
+twice, at times that differ by a frame or two, and those at a chunk's edge are damaged. So each word is taken from the
+side of the middle, the seam, on which it lies. Deciding that by each side's own times would double or lose a word
+which one side puts before the seam and the other behind it: the two hearings are aligned by what they say first, and
+a word that both heard is one word.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import product, takewhile
 
 from moments_core.heard import HeardWord
 from moments_core.time import Span
@@ -56,18 +56,14 @@ def _sewn(before: list[HeardWord], after: list[HeardWord], shared: Span) -> list
     first = next((at for at, word in enumerate(before) if word.end_ms > shared.start_ms - SAME_WORD_MS), len(before))
     first = max(first, len(before) - MOST_COMPARED)
     end = next((at for at, word in enumerate(after) if word.start_ms >= shared.end_ms + SAME_WORD_MS), len(after))
-    pairs = _aligned(before[first:], after[: min(end, MOST_COMPARED)])
+    pairs = [(first + left, right) for left, right in _aligned(before[first:], after[: min(end, MOST_COMPARED)])]
     seam_ms = (shared.start_ms + shared.end_ms) // 2
-    if not pairs:
-        return _parted(before, after, seam_ms)
-
-    def distance(pair: tuple[int, int]) -> int:
-        return abs(before[first + pair[0]].middle_ms + after[pair[1]].middle_ms - 2 * seam_ms)
-
-    left, right = min(pairs, key=distance)
-    # The word itself from the side whose edge is farther away: the other may have cut it short, "so" for "so.".
-    is_lefts = before[first + left].middle_ms + after[right].middle_ms < 2 * seam_ms
-    return before[: first + left + is_lefts] + after[right + is_lefts :]
+    early = list(takewhile(lambda pair: before[pair[0]].middle_ms + after[pair[1]].middle_ms < 2 * seam_ms, pairs))
+    # What both heard comes from the side whose edge is farther away: the other may have cut it, "so" for "so."
+    last = early[-1] if early else (-1, -1)
+    next_pair = pairs[len(early)] if len(early) < len(pairs) else (len(before), len(after))
+    between = _parted(before[last[0] + 1 : next_pair[0]], after[last[1] + 1 : next_pair[1]], seam_ms)
+    return before[: last[0] + 1] + between + after[next_pair[1] :]
 
 
 def _parted(before: list[HeardWord], after: list[HeardWord], seam_ms: int) -> list[HeardWord]:
