@@ -16,7 +16,9 @@ from moments_resources.catalogue import Catalogue
 from moments_resources.database import Database
 from moments_resources.intake import Intake
 from moments_resources.pools import WAITING
+from moments_resources.store.cache import LocalCache
 from moments_resources.store.file import FileStore
+from moments_resources.store.gcs import GcsPlace, GcsStore
 from moments_resources.store.interface import ObjectStore
 
 if TYPE_CHECKING:
@@ -96,12 +98,17 @@ def database_url(settings: Settings) -> str:
 
 
 def open_store(settings: Settings) -> ObjectStore:
-    """The object store that the settings name. Raises SettingsError for a scheme that nobody answers to."""
+    """The object store that the settings name. Raises SettingsError for an address that is none."""
     if settings.store_url is None:
         return FileStore(settings.state / "store")
     parts = urlsplit(settings.store_url)
+    if parts.scheme == "gs":
+        cache = LocalCache(settings.state / "cache", int(settings.cache_gigabytes * 1e9))
+        return GcsStore(GcsPlace.parse(settings.store_url), cache)
     if parts.scheme != "file" or parts.netloc not in {"", "localhost"}:
-        raise SettingsError(f"MOMENTS_STORE_URL must be file:///path, not {parts.scheme or 'empty'}://….")
+        raise SettingsError(
+            f"MOMENTS_STORE_URL must be file:///path or gs://bucket/prefix, not {parts.scheme or 'empty'}://…."
+        )
     return FileStore(Path(unquote(parts.path)))
 
 

@@ -27,7 +27,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(PROJECT / ".moments", description="State folder: database, store, logs, scratch.")
     database_url: str | None = Field(None, description="PostgreSQL of lakehouse and Dagster; else the bundled one.")
-    store_url: str | None = Field(None, description="file:///path; else $MOMENTS_HOME/store.")
+    store_url: str | None = Field(None, description="file:///path or gs://bucket/prefix; else $MOMENTS_HOME/store.")
     models: Path = Field(Path("models.yaml"), description="Path of the models file.")
     asr_model: str = Field("local", description="Key of the speech model.")
     generation_model: str = Field("local", description="Key of the model that finds moments.")
@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     pools: Annotated[dict[str, int], NoDecode] = Field(DEFAULT_POOLS, description="Limits: asr=2,refinement=1,…")
     max_hours: float = Field(6.0, gt=0, le=1000, description="Longest video, in hours.")
     max_gigabytes: float = Field(20.0, gt=0, le=10_000, description="Largest video, in gigabytes.")
+    cache_gigabytes: float = Field(50.0, gt=0, le=1_000_000, description="What this machine keeps of a gs:// store.")
 
     @field_validator("pools", mode="before")
     @classmethod

@@ -33,7 +33,7 @@ class FileStore:
         return self._store(path, key, shutil.copyfile)
 
     def adopt(self, path: Path, key: str) -> StoredObject:
-        return self._store(path, key, _link_or_copy)
+        return self._store(path, key, link_or_copy)
 
     def local(self, key: str, sha256: str | None = None) -> Path:  # noqa: ARG002 - a folder's file is the object itself
         path = self._path(key)
@@ -43,6 +43,10 @@ class FileStore:
 
     def uri(self, key: str) -> str:
         return self._path(key).resolve().as_uri()
+
+    def signed_url(self, key: str, *, lifetime_s: int = 900) -> str | None:  # noqa: ARG002 - nothing to sign
+        checked_key(key)
+        return None
 
     def delete(self, key: str) -> bool:
         path = self._path(key)
@@ -56,7 +60,7 @@ class FileStore:
     def keys(self, prefix: str = "") -> Iterator[str]:
         inner = prefix.rpartition("/")[0]
         start = self._path(inner) if inner else self.root  # one video's objects, without a walk through all others
-        with _disk_faults_named(self.root):
+        with disk_faults_named(self.root):
             for folder, folders, names in os.walk(start, onerror=_raise_unless_gone):
                 folders.sort()
                 for name in sorted(names):
@@ -65,7 +69,7 @@ class FileStore:
                         yield key
 
     def check(self) -> str:
-        with _disk_faults_named(self.root):
+        with disk_faults_named(self.root):
             probe = self._incoming()
             probe.write_bytes(b"moments")
             probe.unlink()
@@ -74,7 +78,7 @@ class FileStore:
 
     def _store(self, path: Path, key: str, bring: Callable[[Path, Path], object]) -> StoredObject:
         target = self._path(key)
-        with _disk_faults_named(self.root):
+        with disk_faults_named(self.root):
             incoming = self._incoming()
             try:
                 bring(path, incoming)
@@ -91,7 +95,7 @@ class FileStore:
         except FileExistsError:
             if file_sha256(target) != stored.sha256:
                 raise PermanentError("The store has this key with other content.", key=stored.key) from None
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
     def _incoming(self) -> Path:
         folder = self.root / _INCOMING
@@ -131,7 +135,8 @@ def _link_below(source: Path, target: Path) -> None:
     os.link(source, target)
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name where the disk allows it; else copy it."""
     try:
         os.link(source.resolve(), target)  # link(2) would store a symbolic link itself
     except OSError as error:
@@ -146,7 +151,7 @@ def _raise_unless_gone(error: OSError) -> None:
         raise error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -155,14 +160,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _disk_faults_named(root: Path) -> Iterator[None]:
+def disk_faults_named(folder: Path, name: str = "object store", setting: str = "MOMENTS_STORE_URL") -> Iterator[None]:
+    """Raises ResourceError for a full disk, SettingsError for a folder that can't be used."""
     try:
         yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise ResourceError("The disk of the object store is full: free some space, then try again.") from error
+            raise ResourceError(f"The disk of the {name} is full: free some space, then try again.") from error
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
-            raise SettingsError(
-                f"The object store {root} can't be used ({error.strerror}): check MOMENTS_STORE_URL."
-            ) from error
+            raise SettingsError(f"The {name} {folder} can't be used ({error.strerror}): check {setting}.") from error
         raise

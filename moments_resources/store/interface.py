@@ -48,6 +48,14 @@ class ObjectStore(Protocol):
         """Where the object lies, for people and other programs."""
         ...
 
+    def signed_url(self, key: str, *, lifetime_s: int = 900) -> str | None:
+        """An address at which anybody may read the object for `lifetime_s` seconds, 900 at most.
+
+        None where the store has no address that another machine could open. It is a secret as long as it lives: made
+        when it is needed, never stored, never logged. Raises SettingsError where our credentials can't sign.
+        """
+        ...
+
     def delete(self, key: str) -> bool:
         """Remove the object; says whether there was one."""
         ...

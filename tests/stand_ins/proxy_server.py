@@ -1,0 +1,147 @@
+"""An HTTP server on a free port of 127.0.0.1 whose requests are read, and answered, as far as a test wants them to be."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A status, a body, and headers beside Content-Length."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+
+    def with_body(self, body: bytes) -> Self:
+        return replace(self, body=body)
+
+    def with_json(self, **changed: object) -> Self:
+        return self.with_body(json.dumps({**json.loads(self.body), **changed}).encode())
+
+
+class Asked:
+    """One request, whose body is still on its way."""
+
+    def __init__(self, handler: BaseHTTPRequestHandler) -> None:
+        self._handler = handler
+        self.method = handler.command
+        self.target = handler.path
+        self.headers = dict(handler.headers.items())
+        self._length = int(self.header("content-length") or 0)
+
+    def header(self, name: str) -> str:
+        return str(self._handler.headers.get(name, ""))
+
+    def read_all(self) -> bytes:
+        return self._handler.rfile.read(self._length)
+
+    def read_half(self) -> bytes:
+        return self._handler.rfile.read(self._length // 2)
+
+    def send(self, answer: Answer) -> None:
+        # In one piece: a second small packet would wait 40 ms for the acknowledgement of the first.
+        self._handler.connection.sendall(self._head(answer) + answer.body)
+
+    def send_half(self, answer: Answer) -> None:
+        self._handler.connection.sendall(self._head(answer) + answer.body[: len(answer.body) // 2])
+        self._handler.close_connection = True
+
+    def hang(self) -> None:
+        """Answer nothing; ends with the client or with the server."""
+        self.read_all()
+        select.select([self._handler.connection], [], [])
+        self._handler.close_connection = True
+
+    def reset(self) -> None:
+        """End the connection as a server does that dies."""
+        connection = self._handler.connection
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        self._handler.close_connection = True
+
+    def _head(self, answer: Answer) -> bytes:
+        headers = {**answer.headers, "Content-Length": str(len(answer.body))}
+        lines = [f"HTTP/1.1 {answer.status} Stand-in", *(f"{name}: {value}" for name, value in headers.items())]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+class ProxyServer:
+    """Serves each request by `answer`, in a thread of its connection."""
+
+    def __init__(self, answer: Callable[[Asked], None]) -> None:
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.answer = answer
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="proxy")
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        """End every connection and thread. Raises what a thread failed with: that is a defect here."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.end_connections()
+        self._server.server_close()
+        if self._server.defects:
+            raise self._server.defects.pop()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False  # so that server_close() joins them
+    request_queue_size = 128
+    answer: Callable[[Asked], None]
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.defects: list[BaseException] = []
+        self._connections: set[socket.socket] = set()
+        self._lock = threading.Lock()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def end_connections(self) -> None:
+        with self._lock:
+            for connection in self._connections:
+                try:
+                    connection.shutdown(socket.SHUT_RDWR)
+                except OSError:  # gone already
+                    continue
+
+    def handle_error(self, _request: Any, _client_address: Any) -> None:
+        error = sys.exception()
+        if error is not None and not isinstance(error, OSError):  # an OSError: the client went away
+            self.defects.append(error)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def _serve(self) -> None:
+        self.server.answer(Asked(self))
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _serve  # noqa: N815 - the base class calls them so
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
+        """Quiet."""
