@@ -31,7 +31,7 @@ def _keys(connection: Connection, video_id: str) -> list[str]:
 
 def _delete_rows(connection: Connection, video_id: str) -> int:
     tables = [str(table) for table in (*ASSET_TABLES.values(), transcript_segments)]
-    tables += ["public.artifacts", "public.pipeline_history", "public.url_intake"]
+    tables += ["public.artifacts", "public.model_calls", "public.pipeline_history", "public.url_intake"]
     statements = [text(f"delete from {table} where video_id = :id") for table in tables]  # noqa: S608 - our own names
     return sum(connection.execute(statement, {"id": video_id}).rowcount for statement in statements)
 

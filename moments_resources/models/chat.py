@@ -124,12 +124,13 @@ async def _send(
     beyond_openai = {"top_k": asked.pop("top_k")} if "top_k" in asked else None
     messages: Any = request.messages() if callable(request.messages) else request.messages
     form: Any = {"name": "reply", "strict": True, "schema": dict(request.schema)}
-    completions = _client(client, address, api_key).chat.completions.with_streaming_response
+    completions = _client(client, address).chat.completions.with_streaming_response
     try:
         async with completions.create(
             model=entry.served_name or "",
             messages=messages,
             response_format={"type": "json_schema", "json_schema": form},
+            extra_headers=_headers(api_key),
             extra_body=beyond_openai,
             **asked,
         ) as response:
@@ -140,24 +141,22 @@ async def _send(
         raise error.__cause__ or error from None
 
 
-def _client(client: httpx2.AsyncClient, address: str, api_key: str | None) -> Any:
-    """OpenAI's client on our HTTP client. What it would take from the environment of its own accord is left out."""
-    from openai import AsyncOpenAI, Omit
+def _client(client: httpx2.AsyncClient, address: str) -> Any:
+    """OpenAI's client on our HTTP client. Retries are ours: they take a turn and are noted; so is the deadline."""
+    from openai import AsyncOpenAI
 
-    headers: Any = {
+    return AsyncOpenAI(base_url=address, api_key="none", http_client=client, max_retries=0, timeout=None)
+
+
+def _headers(api_key: str | None) -> Any:
+    """In place of what OpenAI's client would send of its own accord: it reads the environment for them."""
+    from openai import Omit
+
+    return {
         "Authorization": f"Bearer {api_key}" if api_key else Omit(),
         "OpenAI-Organization": Omit(),
         "OpenAI-Project": Omit(),
     }
-    # Retries are ours: they take a turn, and are noted. So is the deadline.
-    return AsyncOpenAI(
-        base_url=address,
-        api_key=api_key or "none",
-        http_client=client,
-        max_retries=0,
-        timeout=None,
-        default_headers=headers,
-    )
 
 
 class _Usage(BaseModel):
