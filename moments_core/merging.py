@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moments_core.moment import Moment
+from moments_core.moment import Found, Moment
 from moments_core.options import Options
+from moments_core.plain_text import counted, one_line
+from moments_core.replies import NEUTRAL_SCORE, ReadMoments, refusals
 from moments_core.time import to_ms
 
 SAME_IOU = 0.5  # over it two spans are one moment, found twice; the same rule is a check of the asset
@@ -18,6 +20,51 @@ class Merged:
 
     moments: tuple[Moment, ...]
     remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a model answered on one window, which was asked for at most `most` moments."""
+
+    answer: ReadMoments
+    most: int
+
+
+def found(answered: Sequence[Answered], options: Options, *, by: str, sentences: int) -> Found:
+    """The moments of a video out of the answers on all its windows; `sentences` is how many it was shown in all.
+
+    The note says what was left out and why; without a moment, why there is none.
+    """
+    answers = [one.answer for one in answered]
+    # A server that ignores maxItems lets a model go on, and each moment costs a clip.
+    candidates = [moment for one in answered for moment in best(one.answer.moments, one.most)]
+    result = merged(candidates, options)
+    remarks = (
+        *_remarks_on(answers, surplus=sum(len(one.moments) for one in answers) - len(candidates)),
+        *result.remarks,
+    )
+    said = counted(sentences, "sentence") + (f" in {len(answered)} windows" if len(answered) > 1 else "")
+    if result.moments:
+        head = f"{counted(len(result.moments), 'moment')} by {by} from {said}"
+    elif candidates:
+        head = f"No moment: none of the {len(candidates)} that {by} found is {asked_length(options)} long"
+    else:
+        about = f' about "{one_line(options.query)}"' if options.query else ""
+        head = f"No moment: {by} found none{about} in {said}"
+    return Found(result.moments, "; ".join((head, *remarks)))
+
+
+def _remarks_on(answers: Sequence[ReadMoments], *, surplus: int) -> list[str]:
+    refused = [reason for answer in answers for reason in answer.refused]
+    unscored = sum(answer.unscored for answer in answers)
+    cut_off = [len(answer.moments) for answer in answers if answer.cut_off]
+    remarks = (
+        (refused, f"{len(refused)} refused ({refusals(refused)})"),
+        (unscored, f"{unscored} without a score, taken as {NEUTRAL_SCORE}"),
+        (cut_off, f"{len(cut_off)} of the replies broke off and gave {counted(sum(cut_off), 'whole moment')}"),
+        (surplus, f"{surplus} beyond what was asked for"),
+    )
+    return [remark for is_so, remark in remarks if is_so]
 
 
 def merged(candidates: Sequence[Moment], options: Options) -> Merged:
