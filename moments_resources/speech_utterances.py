@@ -18,6 +18,7 @@ SAMPLE_RATE = 16_000
 BYTES_A_MS = 2 * SAMPLE_RATE // 1000
 
 _MARGIN_MS = 300  # of the pause on each side: a recogniser that starts inside a word hears another one
+_SILENT_MS = 300  # a word's faint beginning and end lie within 150 ms of what is loud
 _QUIET_MS = 200  # the breath at which a piece that has no pause is cut
 
 
@@ -78,8 +79,9 @@ def chunks(
         tape.skip_to(span.start_ms)
         while held := tape.peek(min(span.end_ms - tape.at_ms, longest_ms)):
             start_ms = tape.at_ms
-            if len(held) < longest_ms * BYTES_A_MS or span.end_ms - start_ms == longest_ms:
-                yield Utterance(start_ms, tape.take(longest_ms))
+            held_ms = len(held) // BYTES_A_MS
+            if held_ms < longest_ms or start_ms + held_ms == span.end_ms:
+                yield Utterance(start_ms, tape.take(held_ms))
                 break
             window = Span(start_ms, start_ms + longest_ms - overlap_ms)
             end_ms, next_ms = _silent_cut(window, silences) or _spoken_cut(window, held, overlap_ms)
@@ -89,11 +91,13 @@ def chunks(
 
 def _silent_cut(window: Span, silences: Sequence[Span]) -> tuple[int, int] | None:
     """Where a piece ends and the next begins: the middle of the longest silence in the window's second half."""
-    earliest_ms = window.start_ms + window.length_ms // 2
-    middles = (((silence.start_ms + silence.end_ms) // 2, silence.length_ms) for silence in silences)
-    inside = [(length, middle) for middle, length in middles if earliest_ms <= middle < window.end_ms]
-    cut_ms = max(inside)[1] if inside else None
-    return None if cut_ms is None else (cut_ms, cut_ms)
+    late = Span(window.start_ms + window.length_ms // 2, window.end_ms)
+    inside = [part for silence in silences if (part := silence.clamped(late)) and part.length_ms >= _SILENT_MS]
+    if not inside:
+        return None
+    longest = max(inside, key=lambda part: (part.length_ms, part.start_ms))
+    cut_ms = (longest.start_ms + longest.end_ms) // 2
+    return cut_ms, cut_ms
 
 
 def _spoken_cut(window: Span, held: bytes, overlap_ms: int) -> tuple[int, int]:
