@@ -138,9 +138,13 @@ class LocalCache:
             return path
 
     def _leased(self) -> _Lease:
-        """This process's lease; a fork needs one of its own."""
+        """This process's lease. A fork has one of its own, over all that it inherited."""
         if self._lease is None or self._lease.pid != os.getpid():
-            self._lease = _Lease(self._folder("leases"))
+            inherited = self._lease.ids if self._lease is not None else set()
+            lease = _Lease(self._folder("leases"))
+            for id_ in inherited:
+                lease.add(id_)
+            self._lease = lease
         return self._lease
 
     def _make_room(self, size: int) -> None:
@@ -194,7 +198,7 @@ class _Lease:
 
     def __init__(self, folder: Path) -> None:
         self.pid = os.getpid()
-        self._ids: set[str] = set()
+        self.ids: set[str] = set()
         with flocked(folder.parent / "lock", fcntl.LOCK_EX):  # or another would take ours for abandoned
             remove_unlocked(folder)
             self._file = os.open(folder / uuid.uuid4().hex, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
@@ -202,9 +206,9 @@ class _Lease:
             fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def add(self, id_: str) -> None:
-        if id_ not in self._ids:
+        if id_ not in self.ids:
             os.write(self._file, f"{id_}\n".encode())
-            self._ids.add(id_)
+            self.ids.add(id_)
 
     @staticmethod
     def all_ids(folder: Path) -> set[str]:

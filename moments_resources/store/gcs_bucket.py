@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import mimetypes
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -93,6 +94,7 @@ class Bucket:
         Nothing is visible under the name before all of it has arrived and has the right checksum.
         """
         from google.api_core.exceptions import NotFound
+        from google.auth.exceptions import GoogleAuthError
 
         blob = self._new(name, content)
         blob.chunk_size = self._transfer.chunk_bytes
@@ -104,6 +106,8 @@ class Bucket:
             except NotFound:
                 self._require()
                 raise ServiceError(_UPLOAD_LOST) from None
+            except GoogleAuthError:  # some of which are ValueErrors
+                raise
             except ValueError:
                 # The server may keep a part of a chunk; the library then finds its stream at the wrong place.
                 raise ServiceError(_UPLOAD_LOST) from None
@@ -162,7 +166,8 @@ class Bucket:
                 yield str(blob.name)
 
     def blob(self, name: str) -> Blob:
-        return self._bucket.blob(name)
+        with gcs_faults_named(self.name):
+            return self._bucket.blob(name)
 
     def _require(self) -> None:
         """Raises SettingsError where there is no bucket: a missing object and a missing bucket are both a 404.
@@ -262,6 +267,9 @@ class Bucket:
 
     @cached_property
     def _client(self) -> Client:
+        # Else the client asks in a thread of its own what the bucket is, for traces that nobody collects, and needs a
+        # role for it that ours is not.
+        os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
         from dagster_gcp import GCSResource  # 2 s: at the first use, never before
 
         return GCSResource(project=None).get_client()

@@ -50,25 +50,22 @@ class Signer:
     def _identity(self) -> dict[str, Any]:
         """A key of our own where there is one; else the account and its token, with which IAM signs."""
         from google.auth.credentials import Signing
+        from google.auth.transport.requests import Request
 
         credentials = self._found()
         if isinstance(credentials, Signing):
             return {"credentials": credentials}
-        email = getattr(credentials, "service_account_email", None)
-        if not email:
+        if not getattr(credentials, "service_account_email", None):
             raise SettingsError(_NO_ACCOUNT)
-        return {"service_account_email": email, "access_token": credentials.token}
+        if not credentials.valid:
+            credentials.refresh(Request())  # which also tells the name of a machine's "default" account
+        return {"service_account_email": credentials.service_account_email, "access_token": credentials.token}
 
     def _found(self) -> Any:
         import google.auth
-        from google.auth.credentials import Signing
-        from google.auth.transport.requests import Request
 
         if self._credentials is None:
             self._credentials, _ = google.auth.default(scopes=[_SCOPE])
-        # A machine's account is only known by its address once it has a token.
-        if not isinstance(self._credentials, Signing) and not self._credentials.valid:
-            self._credentials.refresh(Request())
         return self._credentials
 
 

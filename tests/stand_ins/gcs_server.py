@@ -41,6 +41,7 @@ _COPY = re.compile(r"/storage/v1/b/(?P<source_bucket>[^/]+)/o/(?P<source>[^/]+)/
 _BUCKET = re.compile(r"(?:/upload)?/storage/v1/b/(?P<bucket>[^/]+)/o")
 _SIGNED = re.compile(r"/(?P<bucket>[^/]+)/(?P<name>.+)")
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_GRAIN = 2**18  # GCS keeps whole multiples of 256 KiB
 _TOKEN = "ya29.stand-in"  # noqa: S105 - opens nothing
 
 
@@ -51,7 +52,8 @@ class Fault:
     on: upload (a whole object, or a chunk), start (of a resumable upload), download, describe, delete, copy, list,
         signed, token, or any.
     what: status | hang | cut (half of the body, then a reset) | lose_answer (done, but nobody is told)
-        | keep_part (of an uploaded chunk) | corrupt (one bit of a download) | wrong_crc32c (in an upload's answer).
+        | keep_part, corrupt_sent (an uploaded chunk) | corrupt (one bit of a download)
+        | wrong_crc32c (in an upload's answer).
     """
 
     on: str
@@ -122,6 +124,7 @@ class GcsServer:
         return self._proxy.url
 
     def create_bucket(self, name: str) -> None:
+        """A bucket that is there; names of no bucket get the 404 of GCS."""
         assert self._emulate("POST", "/storage/v1/b", json.dumps({"name": name}).encode()).status == 200
 
     def key_file(self, folder: Path) -> Path:
@@ -143,30 +146,33 @@ class GcsServer:
     def _answer(self, asked: Asked) -> None:
         call = _understood(asked)
         fault = self._fault(call)
-        if fault is not None and fault.what == "hang":
-            return asked.hang()
-        if fault is not None and fault.what == "cut" and call.kind == "upload":
-            self._count(self.uploaded, self._named(call), len(asked.read_half()))
-            return asked.reset()
-        call.data = asked.read_all()
-        if fault is not None and fault.what == "status":
-            return asked.send(_error(fault.status, fault.message))
-        if fault is not None and fault.what == "keep_part":
-            call.data = call.data[: len(call.data) // 2 // 2**18 * 2**18]
-        self._finish(call, fault, self._refused(call) or self._done(call))
-
-    def _finish(self, call: _Call, fault: Fault | None, answer: Answer) -> None:
         what = fault.what if fault is not None else ""
+        if what == "hang":
+            asked.hang()
+        elif what == "cut" and call.kind == "upload":
+            self._count(self.uploaded, self._named(call), len(asked.read_half()))
+            asked.reset()
+        elif fault is not None and what == "status":
+            asked.read_all()
+            asked.send(_error(fault.status, fault.message))
+        else:
+            call.data = asked.read_all()
+            if what == "keep_part":
+                call.data = call.data[: len(call.data) // 2 // _GRAIN * _GRAIN]
+            if what == "corrupt_sent":
+                call.data = _with_a_wrong_bit(call.data)
+            self._finish(call, what, self._refused(call) or self._done(call))
+
+    def _finish(self, call: _Call, what: str, answer: Answer) -> None:
         if what == "wrong_crc32c":
             answer = answer.with_json(crc32c="AAAAAA==")
         if what == "corrupt":
-            answer = answer.with_body(answer.body[:-1] + bytes([answer.body[-1] ^ 1]))
-        if what == "lose_answer":
-            return call.asked.reset()
-        half = what == "cut"
-        if call.kind in {"download", "signed"} and answer.status < 300:
-            self._count(self.downloaded, call.name, len(answer.body) // (1 + half))
-        return call.asked.send_half(answer) if half else call.asked.send(answer)
+            answer = answer.with_body(_with_a_wrong_bit(answer.body))
+        is_content = call.kind in {"download", "signed"} and answer.status < 300
+        if is_content:
+            self._count(self.downloaded, call.name, len(answer.body) // (2 if what == "cut" else 1))
+        send = {"lose_answer": lambda _: call.asked.reset(), "cut": call.asked.send_half}.get(what, call.asked.send)
+        send(answer)
 
     def _refused(self, call: _Call) -> Answer | None:
         if call.kind == "token":
@@ -185,10 +191,11 @@ class GcsServer:
 
     def _done(self, call: _Call) -> Answer:
         if call.kind == "signed":
-            return self._emulate("GET", f"/storage/v1/b/{call.bucket}/o/{quote(call.name, safe='')}?alt=media", b"", _range(call))  # fmt: skip  # noqa: E501
-        if call.kind in {"download", "describe"} and "generation" in call.query:
-            if self._generation(call.bucket, call.name) != call.query["generation"]:
-                return _error(404, f"No such object: {call.bucket}/{call.name}")
+            headers = {"Range": call.asked.header("range")} if call.asked.header("range") else {}
+            return self._emulate("GET", f"{_address(call.bucket, call.name)}?alt=media", headers=headers)
+        wanted = call.query.get("generation")
+        if wanted is not None and self._generation(call.bucket, call.name) != wanted:
+            return _error(404, f"No such object: {call.bucket}/{call.name}")
         if call.kind in {"upload", "start", "copy", "delete"}:
             with self._writing:  # a precondition and its write are one
                 return self._written(call)
@@ -216,7 +223,7 @@ class GcsServer:
             return _error(404, "Upload session not found.")
         self._count(self.uploaded, session.name, len(call.data))
         if session.is_done:
-            return self._emulate("GET", f"/storage/v1/b/{session.bucket}/o/{quote(session.name, safe='')}")
+            return self._emulate("GET", _address(session.bucket, session.name))
         start, total = _chunk_place(call)
         data = call.data[session.received - start :]
         start, end = session.received, session.received + len(data)
@@ -231,7 +238,7 @@ class GcsServer:
 
     def _generation(self, bucket: str, name: str) -> str:
         """The generation that is stored under a name; "0" where none is."""
-        found = self._emulate("GET", f"/storage/v1/b/{bucket}/o/{quote(name, safe='')}")
+        found = self._emulate("GET", _address(bucket, name))
         return str(json.loads(found.body)["generation"]) if found.status == 200 else "0"
 
     def _forward(self, call: _Call, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
@@ -328,8 +335,12 @@ def _chunk_place(call: _Call) -> tuple[int, int]:
     return int(place[1]), int(place[3])
 
 
-def _range(call: _Call) -> dict[str, str]:
-    return {"Range": call.asked.header("range")} if call.asked.header("range") else {}
+def _with_a_wrong_bit(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+def _address(bucket: str, name: str) -> str:
+    return f"/storage/v1/b/{bucket}/o/{quote(name, safe='')}"
 
 
 def _error(status: int, message: str) -> Answer:

@@ -78,4 +78,6 @@ def _request_hash(asked: Asked) -> str:
 
 
 def _refusal(status: int, code: str, message: str) -> Answer:
-    return Answer(status, f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode())
+    return Answer(
+        status, f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+    )

@@ -1,4 +1,4 @@
-"""An HTTP server on a free port of 127.0.0.1 whose requests are read, and answered, as far as a test wants them to be."""
+"""An HTTP server on a free port of 127.0.0.1 that reads requests, and answers them, as far as a test wants it to."""
 
 from __future__ import annotations
 
