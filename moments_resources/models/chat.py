@@ -85,6 +85,7 @@ class ChatModel:
 
         Raises ServiceError, SettingsError or PermanentError as the server answers.
         """
+        _load_client()
         for prompt in {request.prompt.sha256: request.prompt for request in requests}.values():
             self._caller.ledger.keep_prompt(prompt)
         stored = self._caller.call_all([self._call(request) for request in requests], on_done=on_done)
@@ -139,6 +140,12 @@ async def _send(
         return await reply_body(error.response)
     except openai.APIConnectionError as error:  # a time-out is one of them
         raise error.__cause__ or error from None
+
+
+def _load_client() -> None:
+    """Import what sending needs, half a second: done before a call has its turn, or the model would stand idle."""
+    import openai.types.chat
+    from openai.resources.chat.completions import AsyncCompletions  # noqa: F401
 
 
 def _client(client: httpx2.AsyncClient, address: str) -> Any:
