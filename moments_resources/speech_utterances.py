@@ -170,10 +170,10 @@ def _quietest_ms(pcm: bytes) -> int:
     """The middle of the quietest moment in the last third, in ms from the start: the safest place to cut speech."""
     import numpy as np
 
-    samples = np.frombuffer(pcm, "<i2").astype(np.float64)
-    frame = 10 * SAMPLE_RATE // 1000
-    power = (samples[: len(samples) // frame * frame].reshape(-1, frame) ** 2).mean(axis=1)
-    window = _QUIET_MS // 10
+    frame, window = 10 * SAMPLE_RATE // 1000, _QUIET_MS // 10
+    frames = len(pcm) // 2 // frame
+    first = (frames - window + 1) * 2 // 3
+    samples = np.frombuffer(pcm, "<i2")[first * frame : frames * frame].astype(np.float64)
+    power = (samples.reshape(-1, frame) ** 2).mean(axis=1)
     smooth = np.convolve(power, np.ones(window) / window, mode="valid")
-    first = len(smooth) * 2 // 3
-    return int((first + np.argmin(smooth[first:])) * 10 + _QUIET_MS // 2)
+    return int((first + np.argmin(smooth)) * 10 + _QUIET_MS // 2)

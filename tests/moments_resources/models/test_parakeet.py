@@ -197,65 +197,65 @@ def test_the_server_is_sent_flac_as_the_field_file(sample: Sound, bench: Benches
 
 
 def test_no_bytes_stay_on_the_disk_and_no_file_stays_open(
-    sample: Sound, bench: Benches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hurried: Sound, bench: Benches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    with bench(sample) as table:
+    with bench(hurried) as table:
         named: list[Path] = []
 
         def look(_: Asked) -> None:
             named.extend((tmp_path / "temporary").iterdir())
 
         table.server.fault_for = look
-        table.transcribe(longest_ms=100_000)
+        table.transcribe(longest_ms=30_000)
         table.server.faults.append(status(400))
         with pytest.raises(PermanentError):
-            table.transcribe(longest_ms=50_000)
+            table.transcribe(longest_ms=12_000)
     assert len(table.server.asked) > 2
     assert named == []
     still_open = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
     assert [name for name in still_open if str(tmp_path) in name] == []
 
 
-def test_a_second_try_asks_for_nothing_that_was_answered(sample: Sound, bench: Benches) -> None:
-    with bench(sample) as table:
-        first = table.transcribe(longest_ms=60_000)
+def test_a_second_try_asks_for_nothing_that_was_answered(hurried: Sound, bench: Benches) -> None:
+    with bench(hurried) as table:
+        first = table.transcribe(longest_ms=12_000)
         calls = len(table.server.asked)
         assert calls >= 4
-        second = table.transcribe(longest_ms=60_000)
+        second = table.transcribe(longest_ms=12_000)
         assert len(table.server.asked) == calls
     assert second == first
 
 
-def test_a_try_that_failed_half_way_goes_on_with_what_is_left(sample: Sound, bench: Benches) -> None:
-    with bench(sample) as table:
+def test_a_try_that_failed_half_way_goes_on_with_what_is_left(hurried: Sound, bench: Benches) -> None:
+    with bench(hurried) as table:
         table.server.fault_for = lambda _: status(400) if len(table.server.asked) == 3 else None
         with pytest.raises(PermanentError):
-            table.transcribe(longest_ms=60_000)
+            table.transcribe(longest_ms=12_000)
         table.server.fault_for = lambda _: None
-        result = table.transcribe(longest_ms=60_000)
+        result = table.transcribe(longest_ms=12_000)
         assert len(table.server.asked) == len({sound.place_ms for sound in table.heard}) + 1
-    assert texts(result) == sample.texts
+    assert texts(result) == hurried.texts
 
 
-def test_a_server_that_is_busy_once_is_asked_again(sample: Sound, bench: Benches) -> None:
-    with bench(sample) as table:
+def test_a_server_that_is_busy_once_is_asked_again(hurried: Sound, bench: Benches) -> None:
+    with bench(hurried) as table:
         table.server.faults.append(status(503))
-        assert texts(table.transcribe(longest_ms=100_000)) == sample.texts
+        assert texts(table.transcribe(longest_ms=30_000)) == hurried.texts
         assert [asked.status for asked in table.server.asked].count(503) == 1
 
 
-def test_a_chunk_that_hangs_is_given_up_and_heard_again(sample: Sound, bench: Benches) -> None:
-    with bench(sample, timeout_s=1.0) as table:
+def test_a_chunk_that_hangs_is_given_up_and_heard_again(hurried: Sound, bench: Benches) -> None:
+    with bench(hurried, timeout_s=1.0) as table:
         table.server.faults.append(hang)
-        assert texts(table.transcribe(longest_ms=100_000)) == sample.texts
+        assert texts(table.transcribe(longest_ms=30_000)) == hurried.texts
 
 
 def test_who_is_interrupted_while_the_server_hangs_leaves_no_thread(
-    sample: Sound, bench: Benches, until: Callable[..., None]
+    hurried: Sound, bench: Benches, until: Callable[..., None]
 ) -> None:
-    with bench(sample, parallel=2) as table:
+    with bench(hurried, parallel=2) as table:
         table.server.faults.extend([hang, hang])
 
         def interrupt() -> None:
@@ -265,21 +265,21 @@ def test_who_is_interrupted_while_the_server_hangs_leaves_no_thread(
         ends = threading.Thread(target=interrupt)
         ends.start()
         with pytest.raises(KeyboardInterrupt):
-            table.transcribe(longest_ms=60_000)
+            table.transcribe(longest_ms=12_000)
         ends.join()
         assert all(asked.status is None for asked in table.server.asked)
 
 
 @pytest.mark.parametrize("fault", [half_json, not_json, json_of_another_kind])
 def test_what_is_no_transcription_is_not_taken_again(
-    fault: Fault, sample: Sound, bench: Benches, sql: Callable[..., list[dict[str, Any]]]
+    fault: Fault, hurried: Sound, bench: Benches, sql: Callable[..., list[dict[str, Any]]]
 ) -> None:
-    with bench(sample) as table:
+    with bench(hurried) as table:
         table.server.faults.append(fault)
         with pytest.raises(ServiceError, match="run this again"):
-            table.transcribe(longest_ms=100_000)
+            table.transcribe(longest_ms=30_000)
         calls = len(table.server.asked)
-        assert texts(table.transcribe(longest_ms=100_000)) == sample.texts
+        assert texts(table.transcribe(longest_ms=30_000)) == hurried.texts
         assert len(table.server.asked) == calls + 1
     assert sql("select outcome from model_calls order by call_id")[0]["outcome"] == "refused"
 
@@ -292,10 +292,10 @@ def answering(body: object) -> Fault:
 
 
 def test_a_time_that_cant_be_is_refused_and_its_reply_kept(
-    sample: Sound, bench: Benches, sql: Callable[..., list[dict[str, Any]]]
+    hurried: Sound, bench: Benches, sql: Callable[..., list[dict[str, Any]]]
 ) -> None:
     late = {"transcription": "late", "word_timestamps": [{"word": "late", "start": 900, "end": 901}]}
-    with bench(sample) as table:
+    with bench(hurried) as table:
         table.server.faults.append(answering(late))
         with pytest.raises(ReplyError, match="put a word at 900–901 s"):
             table.transcribe(longest_ms=300_000)
@@ -303,54 +303,54 @@ def test_a_time_that_cant_be_is_refused_and_its_reply_kept(
     assert (row["outcome"], json.loads(row["reply"])) == ("refused", late)
 
 
-def test_a_server_without_word_times_gives_words_that_are_spread(sample: Sound, bench: Benches) -> None:
+def test_a_server_without_word_times_gives_words_that_are_spread(hurried: Sound, bench: Benches) -> None:
     said = {"transcription": "We dig.", "segment_timestamps": [{"text": "We dig.", "start": 1.0, "end": 2.0}]}
-    with bench(sample) as table:
+    with bench(hurried) as table:
         table.server.faults.append(answering(said))
         result = table.transcribe(longest_ms=300_000)
     assert [(word.text, word.start_ms) for word in result.words] == [("We", 1_000), ("dig.", 1_333)]
     assert result.word_timing == "interpolated"
 
 
-def test_a_server_that_hears_nothing_gives_a_transcript_that_says_so(sample: Sound, bench: Benches) -> None:
-    with bench(sample) as table:
+def test_a_server_that_hears_nothing_gives_a_transcript_that_says_so(hurried: Sound, bench: Benches) -> None:
+    with bench(hurried) as table:
         table.server.faults.append(answering({"transcription": "", "word_timestamps": [], "segment_timestamps": []}))
         result = table.transcribe(longest_ms=300_000)
     assert (result.source, result.has_speech, result.words) == (TranscriptSource.NONE, False, ())
 
 
-def test_nothing_is_asked_about_silence(sample: Sound, bench: Benches) -> None:
-    with bench(sample) as table:
-        result = table.transcribe(silences=(Span(0, sample.duration_ms),))
+def test_nothing_is_asked_about_silence(hurried: Sound, bench: Benches) -> None:
+    with bench(hurried) as table:
+        result = table.transcribe(silences=(Span(0, hurried.duration_ms),))
         assert (result.source, table.server.asked) == (TranscriptSource.NONE, [])
 
 
-def test_a_sound_that_is_too_long_for_the_server_is_refused_with_what_to_do(sample: Sound, bench: Benches) -> None:
-    with bench(sample, longest_sound_s=60.0) as table:
-        with pytest.raises(PermanentError, match=r"takes no sound of 191 s or \d\.\d MB .* raise its limit") as caught:
+def test_a_sound_that_is_too_long_for_the_server_is_refused_with_what_to_do(hurried: Sound, bench: Benches) -> None:
+    with bench(hurried, longest_sound_s=30.0) as table:
+        with pytest.raises(PermanentError, match=r"takes no sound of 40 s or \d\.\d MB .* raise its limit") as caught:
             table.transcribe(longest_ms=300_000)
         assert caught.value.evidence["status"] == 413
         assert len(table.server.asked) == 1
 
 
-def test_a_server_that_cant_read_the_sound_is_told_apart(sample: Sound, bench: Benches) -> None:
-    with bench(sample) as table:
+def test_a_server_that_cant_read_the_sound_is_told_apart(hurried: Sound, bench: Benches) -> None:
+    with bench(hurried) as table:
         table.server.faults.append(status(422, body=b'{"detail": "no field audio"}'))
-        with pytest.raises(PermanentError, match="must take FLAC of 191 s as the multipart field `file`") as caught:
+        with pytest.raises(PermanentError, match="must take FLAC of 40 s as the multipart field `file`") as caught:
             table.transcribe(longest_ms=300_000)
         assert "no field audio" in str(caught.value.evidence["said"])
 
 
-def test_a_flood_is_cut_off(sample: Sound, bench: Benches) -> None:
-    with bench(sample) as table:
+def test_a_flood_is_cut_off(hurried: Sound, bench: Benches) -> None:
+    with bench(hurried) as table:
         table.server.faults.append(partial(huge_body, megabytes=64))
         with pytest.raises(MomentsError, match="larger than 32 MB"):
             table.transcribe(longest_ms=300_000)
 
 
-def test_a_sound_that_cant_be_read_asks_nothing(sample: Sound, bench: Benches, tmp_path: Path) -> None:
+def test_a_sound_that_cant_be_read_asks_nothing(hurried: Sound, bench: Benches, tmp_path: Path) -> None:
     (tmp_path / "audio.flac").write_bytes(b"no sound")
-    broken = Sound(tmp_path / "audio.flac", 1_000, (), [], sample.recording)
+    broken = Sound(tmp_path / "audio.flac", 1_000, (), [], hurried.recording)
     with bench(broken) as table:
         with pytest.raises(MediaError, match="make the asset `audio` again"):
             table.transcribe()
