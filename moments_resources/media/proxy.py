@@ -140,7 +140,6 @@ def silent_mp4(picture: Any, target: Path, rate: Fraction) -> Any:
         map_chapters=-1,
         # The same clip gives the same bytes, and so the same object key.
         fflags="+bitexact",
-        **{"flags:v": "+bitexact"},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import struct
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -155,8 +156,7 @@ def test_the_same_clip_gives_the_same_bytes(
     clip = clip_of(colours, Span(0, 3000), tmp_path, runner)
     first, second = proxy_of(clip)[0].read_bytes(), proxy_of(clip)[0].read_bytes()
     assert first == second
-    assert b"Lavf" not in first
-    assert b"Lavc" not in first
+    assert re.search(rb"Lav[fc] ?\d", first) is None  # the version of ffmpeg
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all" * 100])
