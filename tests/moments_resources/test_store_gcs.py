@@ -24,6 +24,7 @@ from moments_resources.store.cache import LocalCache
 from moments_resources.store.gcs import GcsPlace, GcsStore
 from moments_resources.store.gcs_bucket import Transfer
 from tests.stand_ins.gcs_server import Fault, GcsServer
+from tests.stand_ins.google_machine import GoogleMachine
 
 MB = 2**20
 LARGE = 9 * MB  # the library sends 8 MiB and less in one request
@@ -287,7 +288,7 @@ def test_an_object_that_is_removed_while_it_is_read_is_missing(gcs: GcsServer, m
 
 
 FAULTS = {
-    "401": (Fault("any", status=401, times=9), SettingsError, "wrong, expired or revoked"),
+    "401": (Fault("any", status=401, times=9), SettingsError, "No usable Google credentials"),
     "403": (Fault("any", status=403, message="me@x.iam does not have storage.objects.create access to it.", times=9),
             SettingsError, "may not do storage.objects.create in gs://media: grant it roles/storage.objectUser"),
     "429": (Fault("any", status=429, times=99), ServiceError, "busy or away (429)"),
@@ -363,6 +364,15 @@ def test_a_revoked_key_is_a_wrong_setting(real_client: GcsServer, place: GcsPlac
     _assert_clear(raised.value, "wrong, expired or revoked")
 
 
+def test_a_token_that_is_not_accepted_is_a_wrong_setting(
+    real_client: GcsServer, place: GcsPlace, tmp_path: Path
+) -> None:
+    real_client.faults.append(Fault("upload", status=401, times=9))
+    with pytest.raises(SettingsError) as raised:
+        GcsStore(place, LocalCache(tmp_path / "cache", 10**9), QUICK).check()
+    _assert_clear(raised.value, "wrong, expired or revoked")
+
+
 @pytest.mark.parametrize("content", [None, "no JSON", "{}", '{"type": "service_account", "private_key": "hunter2"}'])
 def test_a_key_file_that_is_none_is_a_wrong_setting(
     real_client: GcsServer, place: GcsPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
@@ -428,6 +438,48 @@ def test_a_person_s_login_can_not_sign(
     with pytest.raises(SettingsError) as raised:
         store.signed_url("a/b")
     _assert_clear(raised.value, "roles/iam.serviceAccountTokenCreator")
+
+
+@pytest.fixture
+def google(gcs: GcsServer, tmp_path: Path) -> Iterator[GoogleMachine]:
+    with GoogleMachine(gcs.account, tmp_path) as machine:
+        yield machine
+
+
+def _sign_elsewhere(google: GoogleMachine, place: GcsPlace, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: Google's libraries read where they run when they are imported."""
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from moments_core.errors import MomentsError\n"
+        "from moments_resources.store.cache import LocalCache\n"
+        "from moments_resources.store.gcs import GcsPlace, GcsStore\n"
+        "try: print(GcsStore(GcsPlace(*sys.argv[1:3]), LocalCache(Path(sys.argv[3]), 1)).signed_url('a/b'))\n"
+        "except MomentsError as error: sys.exit(f'{type(error).__name__}: {error}')\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program, place.bucket, place.prefix, str(tmp_path / "cache")],
+        env={**os.environ, **google.environment, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_where_no_key_lies_iam_signs(google: GoogleMachine, store: GcsStore, small: Path, tmp_path: Path) -> None:
+    store.adopt(small, "a/b")
+    done = _sign_elsewhere(google, store.place, tmp_path)
+    assert done.returncode == 0, done.stderr
+    with urllib.request.urlopen(done.stdout.strip()) as answer:  # noqa: S310 - our own server
+        assert answer.read() == b"small"
+
+
+def test_where_iam_refuses_it_says_what_to_grant(google: GoogleMachine, store: GcsStore, tmp_path: Path) -> None:
+    google.may_sign = False
+    done = _sign_elsewhere(google, store.place, tmp_path)
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith("SettingsError: The service account may not sign addresses")
+    assert "roles/iam.serviceAccountTokenCreator" in told
+    assert "ya29" not in done.stderr
 
 
 # Where

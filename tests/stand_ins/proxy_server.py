@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import select
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -54,6 +56,15 @@ class Asked:
 
     def send_half(self, answer: Answer) -> None:
         self._handler.connection.sendall(self._head(answer) + answer.body[: len(answer.body) // 2])
+        self._handler.close_connection = True
+
+    def in_tls(self, context: ssl.SSLContext, reply: Callable[[bytes, bytes], bytes]) -> None:
+        """After a CONNECT: one request in TLS; `reply` makes the whole answer from its head and its body."""
+        with context.wrap_socket(self._handler.connection, server_side=True) as secured:
+            stream = secured.makefile("rb")
+            head = b"".join(iter(stream.readline, b"\r\n"))
+            length = re.search(rb"(?i)content-length: *(\d+)", head)
+            secured.sendall(reply(head, stream.read(int(length[1])) if length else b""))
         self._handler.close_connection = True
 
     def hang(self) -> None:
@@ -141,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         self.server.answer(Asked(self))
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _serve  # noqa: N815 - the base class calls them so
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_CONNECT = _serve  # noqa: N815 - the base class calls them so
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
         """Quiet."""
