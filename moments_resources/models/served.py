@@ -10,7 +10,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from urllib.parse import urlsplit
 
 from moments_core.errors import MomentsError, NetworkError, ServiceError, SettingsError
@@ -114,13 +114,20 @@ def _why(error: OSError | UnicodeError) -> str:
 def _got(connection: HTTPConnection, path: str, key: str | None) -> tuple[int, bytes]:
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {key}"} if key else {})
-        response: HTTPResponse = connection.getresponse()
-        return response.status, response.read(_MAX_REPLY_BYTES)
+        response = connection.getresponse()
+        return response.status, _body(response)
     except (HTTPException, OSError, ValueError) as error:
         # Not chained: it may quote the request, and so the key.
         raise ServiceError(
             f"The server broke off or gave no HTTP answer to GET {path}.", cause=type(error).__name__
         ) from None
+
+
+def _body(response: HTTPResponse) -> bytes:
+    body = response.read(_MAX_REPLY_BYTES)
+    if response.length and len(body) < _MAX_REPLY_BYTES:  # http.client says nothing when it is given a limit
+        raise IncompleteRead(body, response.length)
+    return body
 
 
 def _refusal(entry: ModelEntry, path: str, status: int) -> MomentsError:
