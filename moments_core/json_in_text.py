@@ -113,7 +113,7 @@ def _read_array(text: str, at: int, reply: str) -> tuple[Answer, int]:
         if at >= len(text):
             return Answer(items, cut_off=True), at
         if text[at] not in ",]":
-            raise _malformed(text, at, reply)
+            raise unreadable("holds broken JSON", reply)
         at = _next(text, at + 1) if text[at] == "," else at
     return Answer(items), at + 1
 

@@ -74,6 +74,10 @@ def test_the_best_stay_and_the_earlier_of_equals() -> None:
     assert result.remarks == ("1 beyond the best 2",)
 
 
+def test_of_equals_that_start_together_the_longer_one_stays() -> None:
+    assert merged([moment(0, 30), moment(0, 40)], Options()).moments == (moment(0, 40),)
+
+
 def test_nothing_stays_nothing() -> None:
     assert merged([], Options(max_moments=3, min_seconds=1)).moments == ()
 

@@ -105,6 +105,8 @@ def test_an_empty_array_is_an_answer(reply: str) -> None:
         ("[{'first_sentence': 2}]", "holds broken JSON"),
         ('[{"first_sentence": 2 "last_sentence": 4}]', "holds broken JSON"),
         ('[{"first_sentence": 2}, oops, {"first_sentence": 3}]', "holds broken JSON"),
+        (f"{PLAIN[:-1]} oops", "holds broken JSON"),
+        (f"{PLAIN[:-1]} {PLAIN[1:]}", "holds broken JSON"),
         (PLAIN[:40], "breaks off before its first object ends"),
         ('{"moments": [' + PLAIN[1:40], "breaks off before its first object ends"),
         (f"<think>Perhaps {PLAIN}", "holds no answer in JSON"),
@@ -155,6 +157,7 @@ def test_what_cannot_be_read_is_refused_and_kept(reply: str, says: str) -> None:
         (in_seconds("3", "12", ("start", "end")), "without readable sentence numbers or times"),
         (in_seconds(3.0, 12.0, ("start", "end")), "without readable sentence numbers or times"),
         ({**ONE, "title": "\u202e\u200b \x07"}, "without a title"),
+        ({**ONE, "title": "\u200d"}, "without a title"),
         ({**ONE, "title": None}, "without a title"),
         ({**ONE, "title": 2024}, "without a title"),
     ],
@@ -185,10 +188,10 @@ def test_a_model_may_only_speak_of_what_it_was_shown() -> None:
 
 
 def test_a_moment_ends_with_the_last_of_its_sentences_to_end() -> None:
-    crossing = [*TALK[:2], Sentence(start_ms=20_000, end_ms=33_000, text="Long."), *TALK[3:]]
-    reply = json.dumps([{**ONE, "first_sentence": 3, "last_sentence": 3}])
+    crossing = [*TALK[:2], Sentence(start_ms=20_000, end_ms=45_000, text="Long."), *TALK[3:]]
+    reply = json.dumps([{**ONE, "first_sentence": 3, "last_sentence": 4}])
     found = read_moments(reply, sentences=crossing, window=WHOLE, duration_ms=DURATION_MS)
-    assert found.moments[0].span == Span(20_000, 33_000)
+    assert found.moments[0].span == Span(20_000, 45_000)
 
 
 def test_a_transcript_that_is_longer_than_its_video_gives_no_moment_behind_its_end() -> None:
@@ -207,8 +210,8 @@ def test_a_moment_without_a_readable_score_ranks_in_the_middle(score: object) ->
 
 def test_a_reply_that_breaks_off_keeps_what_came_whole() -> None:
     text = json.dumps([*TWO, {**ONE, "first_sentence": 11, "last_sentence": 12, "title": "Cut"}])
-    third = text.index("11") - 20
-    for cut in range(third, len(text) - 2):
+    second_ends = text.index("}", text.index("}") + 1) + 1
+    for cut in range(second_ends, len(text) - 2):
         for broken in (text[:cut], f"```json\n{text[:cut]}\n```", '{"moments": ' + text[:cut]):
             result = read(broken)
             assert len(result.moments) == 2
