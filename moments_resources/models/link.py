@@ -85,13 +85,15 @@ class ModelLink:
         try:
             with self._named():
                 self._address = self._checked_way()
-        except BaseException as error:
+        except MomentsError as error:
             self._shut()
             if self._is_closed:
                 raise self._given_up() from error
-            if isinstance(error, MomentsError):  # an interrupt is no failure that others should share
-                self._failure = error
-                self._openings += 1
+            self._failure = error
+            self._openings += 1
+            raise
+        except BaseException:  # an interrupt: no failure that others should share
+            self._shut()
             raise
         self._openings += 1
         return self._address

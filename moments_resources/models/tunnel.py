@@ -79,8 +79,10 @@ class Tunnel:
     def _live(self) -> None:
         try:
             self._serve()
-        except BaseException as error:  # noqa: BLE001 - raised again by open(), in the thread that called it
-            self._fault = error
+        except BaseException as error:
+            if self._is_ready.is_set():
+                raise
+            self._fault = error  # open() raises it, in the thread that called it
         finally:
             self._is_ready.set()
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -73,13 +74,6 @@ class SshProcess:
         self._process.communicate()
         self._process = None
 
-    def connections(self) -> int:
-        """TCP connections that are open now, on the server's side."""
-        return sum(
-            connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == self.port
-            for connection in psutil.net_connections("tcp4")
-        )
-
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -105,12 +99,15 @@ def asyncssh_process(folder: Path) -> SshProcess:
 
 
 def openssh_process(folder: Path) -> SshProcess | None:
-    """OpenSSH's sshd, for the user who runs this; None where it is not installed."""
+    """OpenSSH's sshd, for the user who runs this; None where there is none, or it can't run here."""
     sshd = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
-    if sshd is None or (getpass.getuser() == "root" and not Path("/etc/ssh").exists()):
+    if sshd is None:
         return None
-    Path("/run/sshd").mkdir(exist_ok=True) if getpass.getuser() == "root" else None
-    return SshProcess(folder, lambda port: _sshd_command(sshd, folder, port), user=getpass.getuser())
+    with suppress(OSError):  # the folder that sshd wants is made at boot, and a container has no boot
+        Path("/run/sshd").mkdir(exist_ok=True)
+    made = SshProcess(folder, lambda port: _sshd_command(sshd, folder, port), user=getpass.getuser())
+    can_run = subprocess.run([*_sshd_command(sshd, folder, made.port), "-t"], check=False, capture_output=True)
+    return made if can_run.returncode == 0 else None
 
 
 def _sshd_command(sshd: str, folder: Path, port: int) -> list[str]:
