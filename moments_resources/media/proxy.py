@@ -10,7 +10,7 @@ from typing import Any
 from moments_core.errors import MediaError
 from moments_core.time import to_seconds
 from moments_resources.media.container import compiled, guarded_input, opened, picture_stream
-from moments_resources.media.runner import FfmpegRunner, ProgressCallback, whole_file
+from moments_resources.media.runner import FfmpegRunner, Finished, ProgressCallback, whole_file
 
 #: Names how a proxy is made: part of what a reply depends on. A change below is a change here.
 PROXY_RECIPE = "proxy-1"
@@ -60,17 +60,7 @@ def make_proxy(
     """
     shape = _shape_of(clip)
     with whole_file(target) as part:
-        finished = runner.run(
-            proxy_command(clip, part, shape),
-            timeout_s=_TIMEOUT_S + _TIMEOUT_PER_SECOND * to_seconds(shape.duration_ms),
-            on_progress=on_progress,
-        )
-        if finished.frames != shape.frames:
-            raise MediaError(
-                f"The clip {clip.name} does not decode to its end: cut it again.",
-                frames=finished.frames,
-                expected=shape.frames,
-            )
+        finished = _encoded(runner, clip, part, shape, on_progress)
         return ProxyReport(
             bytes=part.stat().st_size,
             duration_ms=int(shape.frames * 1000 / shape.rate),
@@ -141,6 +131,23 @@ def silent_mp4(picture: Any, target: Path, rate: Fraction) -> Any:
         # The same clip gives the same bytes, and so the same object key.
         fflags="+bitexact",
     )
+
+
+def _encoded(
+    runner: FfmpegRunner, clip: Path, target: Path, shape: Shape, on_progress: ProgressCallback | None
+) -> Finished:
+    timeout_s = _TIMEOUT_S + _TIMEOUT_PER_SECOND * to_seconds(shape.duration_ms)
+    try:
+        finished = runner.run(proxy_command(clip, target, shape), timeout_s=timeout_s, on_progress=on_progress)
+    except MediaError as error:
+        raise MediaError(f"The clip {clip.name} can't be decoded: cut it again.", **error.evidence) from error
+    if finished.frames != shape.frames:
+        raise MediaError(
+            f"The clip {clip.name} does not decode to its end: cut it again.",
+            frames=finished.frames,
+            expected=shape.frames,
+        )
+    return finished
 
 
 def _shape_of(clip: Path) -> Shape:
