@@ -33,13 +33,15 @@ class SshServer:
     """An SSH server in a thread of its own, on 127.0.0.1.
 
     `connections` and `channels`: open now; `connections_ever`, `channels_ever` and `logins_tried`: since the start.
-    `refuses_keys` and `refuses_forwarding` hold from the next login and channel on.
+    `refuses_keys`, `breaks_logins`, `login_s` (how long one takes) and `refuses_forwarding` hold from the next one on.
     """
 
     def __init__(self, folder: Path, *, host_key_types: tuple[str, ...] = ("ssh-ed25519",), port: int = 0) -> None:
         self.keys = SshKeys(folder, host_key_types)
         self.port = port
         self.refuses_keys = False
+        self.breaks_logins = False
+        self.login_s = 0.0
         self.refuses_forwarding = False
         self.logins_tried = 0
         self.connections_ever = 0
@@ -153,8 +155,11 @@ class _Login(asyncssh.SSHServer):
     def public_key_auth_supported(self) -> bool:
         return True
 
-    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+    async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         self._server.logins_tried += 1
+        if self._server.breaks_logins and self._connection is not None:
+            self._connection.abort()
+        await asyncio.sleep(self._server.login_s)
         is_ours = key.public_data == self._server.keys.user.public_data
         return is_ours and username == USER and not self._server.refuses_keys
 

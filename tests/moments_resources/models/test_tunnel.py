@@ -113,7 +113,7 @@ def exchanged(connection: socket.socket, data: bytes) -> bytes:
 
 def ours(before: Leftovers) -> list[str]:
     """Threads that are new and not of a stand-in: the other end's sockets close a moment later than ours."""
-    return [name for name in before.new() if "Thread(" in name or "paramiko" in name if "(remote," not in name]
+    return [name for name in before.new() if name.startswith("<") and "(remote," not in name]
 
 
 def until(is_true: Callable[[], object]) -> None:
@@ -356,6 +356,16 @@ def test_what_says_nothing_is_given_up(server: SshServer, echo: Echo) -> None:
         assert "does not answer in time" in refusal(tunnel(server, echo.port, connect_s=0.3), NetworkError)
 
 
+def test_a_host_that_breaks_off_at_the_login_refused_nothing(server: SshServer, echo: Echo) -> None:
+    server.breaks_logins = True
+    assert "broke off" in refusal(tunnel(server, echo.port), NetworkError)
+
+
+def test_a_host_that_takes_for_ever_to_judge_a_login_refused_nothing(server: SshServer, echo: Echo) -> None:
+    server.login_s = WAIT_S
+    assert "does not answer in time" in refusal(tunnel(server, echo.port, connect_s=0.5), NetworkError)
+
+
 # --- what is left behind
 
 
@@ -571,11 +581,10 @@ def test_an_interrupt_while_it_is_closed_leaves_nothing(server: SshServer, echo:
     def close() -> None:
         is_closing.set()
         opened.close()
-        raise KeyboardInterrupt  # it was faster than the interrupt
+        time.sleep(WAIT_S)  # it was faster than the interrupt
 
     with interrupted_after(is_closing.is_set):
         close()
-    time.sleep(0.01)
     before.assert_nothing_new()
 
 
