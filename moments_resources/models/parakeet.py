@@ -66,7 +66,8 @@ class ParakeetSpeech:
     ) -> Transcript:
         """What is said in `audio` (16 kHz mono FLAC), in the video's milliseconds; source NONE where nobody speaks.
 
-        Holds one chunk in memory (16 MB), and the others as FLAC in an unnamed file of the temporary folder.
+        Holds one chunk in memory (80 MB with all that is made of it), however long the sound is; the others lie as
+        FLAC in an unnamed file of the temporary folder, 73 MB an hour.
         Raises MediaError for a sound that can't be read, and the errors of a call to a model.
         """
         with tempfile.TemporaryFile() as kept:  # it has no name, so it is gone however this process ends

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from moments_core.heard import HeardWord, transcript_from_heard
-from moments_core.seams import MOST_COMPARED, HeardChunk, joined
+from moments_core.seams import HeardChunk, joined
 from moments_core.sentences import transcript_problems
 from moments_core.time import Span
 
@@ -121,10 +121,8 @@ def test_a_word_that_was_said_twice_stays_said_twice() -> None:
 
 
 def test_a_word_is_known_again_whatever_its_case_and_punctuation() -> None:
-    assert sewn([word("then.", 9_800, 10_100)], [word("Then", 9_860, 10_120), word("we", 10_300, 10_400)]) == [
-        "then.",
-        "we",
-    ]
+    first, second = word("then.", 9_850, 9_960), word("Then", 10_010, 10_120)  # on both sides of the seam, and apart
+    assert sewn([first], [second]) in (["then."], ["Then"])
 
 
 def test_a_word_that_both_heard_is_taken_from_where_it_is_farther_from_the_edge() -> None:
@@ -134,8 +132,8 @@ def test_a_word_that_both_heard_is_taken_from_where_it_is_farther_from_the_edge(
 
 
 def test_dashes_and_notes_are_compared_as_they_are() -> None:
-    assert sewn([word("—", 9_800, 10_100)], [word("♪", 10_300, 10_400)]) == ["—", "♪"]
-    assert sewn([word("—", 9_800, 10_100)], [word("—", 9_900, 10_150)]) == ["—"]
+    assert sewn([word("—", 9_800, 10_000)], [word("♪", 10_200, 10_400)]) == ["—", "♪"]
+    assert sewn([word("—", 9_800, 9_900)], [word("—", 10_000, 10_100)]) == ["—"]
 
 
 def test_words_at_a_chunks_damaged_edge_are_taken_from_the_other_one() -> None:
@@ -172,9 +170,10 @@ def test_words_that_touch_a_cut_in_silence_are_all_kept() -> None:
     assert [(each.text, each.start_ms) for each in found] == [("the", 4_700), ("the", 5_000), ("end", 30_000)]
 
 
+@pytest.mark.timeout(60)  # compared in full it would take minutes and gigabytes
 def test_a_flood_of_words_at_a_seam_is_not_compared_in_full() -> None:
-    flood = [word("the", 9_900, 10_000)] * 5_000
-    assert len(sewn(flood, flood)) >= 5_000 - MOST_COMPARED
+    flood = [word("the", 9_900, 10_000)] * 7_500  # as many as a reply of five minutes may hold
+    assert len(sewn(flood, flood)) == 7_500
 
 
 def test_no_chunks_have_no_words() -> None:

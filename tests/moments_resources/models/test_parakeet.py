@@ -10,7 +10,7 @@ import threading
 import wave
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +32,16 @@ from moments_resources.models.caller import ModelCaller
 from moments_resources.models.calls import CallLedger
 from moments_resources.models.link import ModelLink
 from moments_resources.models.parakeet import ParakeetSpeech
-from tests.stand_ins.faults import Fault, half_json, hang, huge_body, json_of_another_kind, not_json, status
+from tests.stand_ins.faults import (
+    Fault,
+    half_json,
+    hang,
+    huge_body,
+    json_of_another_kind,
+    not_json,
+    refused_quoting_the_key,
+    status,
+)
 from tests.stand_ins.heard_sound import HeardSound, Recording, Spoken, record
 from tests.stand_ins.http_exchange import Asked, Exchange, Reply
 from tests.stand_ins.model_server import ModelServer
@@ -97,10 +106,11 @@ class Bench:
     sound: Sound
     parallel: int = 1
     timeout_s: float = 30.0
+    fields: dict[str, Any] = field(default_factory=dict)
     done: list[int] = field(default_factory=list)
 
     def transcribe(self, *, longest_ms: int = 12_000, silences: tuple[Span, ...] | None = None) -> Transcript:
-        entry = self.server.entry("parakeet", "asr", parallel=self.parallel, timeout_s=self.timeout_s)
+        entry = self.server.entry("parakeet", "asr", parallel=self.parallel, timeout_s=self.timeout_s, **self.fields)
         with ModelLink(entry) as link:
             model = ModelCaller(entry, link=link, database=self.database, ledger=self.ledger)
             result = ParakeetSpeech(model, longest_ms=longest_ms).transcribe(
@@ -355,3 +365,24 @@ def test_a_sound_that_cant_be_read_asks_nothing(hurried: Sound, bench: Benches, 
         with pytest.raises(MediaError, match="make the asset `audio` again"):
             table.transcribe()
         assert table.server.asked == []
+
+
+def test_a_sound_too_short_for_a_word_asks_nothing(hurried: Sound, bench: Benches) -> None:
+    with bench(replace(hurried, duration_ms=99)) as table:
+        assert table.transcribe().source is TranscriptSource.NONE
+        assert table.server.asked == []
+
+
+def test_a_hosted_server_gets_its_key_and_no_error_repeats_it(
+    hurried: Sound, bench: Benches, monkeypatch: pytest.MonkeyPatch, sql: Callable[..., list[dict[str, Any]]]
+) -> None:
+    monkeypatch.setenv("PARAKEET_KEY", "a-key-that-is-secret")
+    with bench(hurried) as table:
+        place = {"base_url": f"{table.server.url}/transcribe", "api_key_env": "PARAKEET_KEY"}
+        table.fields = place
+        assert texts(table.transcribe(longest_ms=300_000)) == hurried.texts
+        assert table.server.asked[0].headers["authorization"] == "Bearer a-key-that-is-secret"
+        table.server.faults.append(refused_quoting_the_key)
+        with pytest.raises(PermanentError) as caught:
+            table.transcribe(longest_ms=12_000)
+    assert "a-key-that" not in repr((str(caught.value), caught.value.evidence, sql("select * from model_calls")))
