@@ -1,0 +1,36 @@
+"""Calls that belong to no step of a video, such as those of a test: made like all others, and kept nowhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moments_core.errors import MomentsError
+from moments_core.model_entry import Price
+from moments_resources.models.calls import CallLedger, StoredReply, Usage
+
+if TYPE_CHECKING:
+    from moments_core.prompts import Prompt
+
+
+class UnnotedCalls(CallLedger):
+    """A ledger that forgets: every question is a new one."""
+
+    def __init__(self) -> None:
+        """Needs no database and no attempt."""
+
+    def stored(self, model: str, request_sha256: str) -> StoredReply | None:  # noqa: ARG002
+        return None
+
+    def keep_prompt(self, prompt: Prompt) -> None: ...
+
+    def begin(self, model: str, request_sha256: str, prompt_sha256: str | None) -> int:  # noqa: ARG002
+        return 0
+
+    def keep(self, call_id: int, body: str, *, seconds: float, cost: float) -> StoredReply:  # noqa: ARG002
+        return StoredReply(call_id, body, reused=False)
+
+    def charge(self, call_id: int, usage: Usage, price: Price) -> None: ...
+
+    def refuse(self, call_id: int, error: MomentsError) -> None: ...
+
+    def fail(self, call_id: int, error: BaseException, *, seconds: float, status: int | None = None) -> None: ...
