@@ -19,8 +19,8 @@ from moments_core.transcript import Sentence
 
 DEFAULT_CONTEXT_TOKENS = 8_192  # of a model whose entry does not say: what the smallest that are served today take
 DEFAULT_REPLY_TOKENS = 2_048  # where the entry sets no max_tokens: 25 moments
-# 1.5 to 2 hours of talk. Models that take more still lose sight of the middle of a long prompt, and answer with as
-# many moments for ten hours as for one.
+# About an hour of talk (the median of 40 talks: 25,000 an hour by the estimate below). Models that take more still lose
+# sight of the middle of a long prompt, and answer with as many moments for ten hours as for one.
 MAX_WINDOW_TOKENS = 24_000
 MIN_WINDOW_TOKENS = 300  # a window must hold a few sentences, or no moment fits into it
 OVERLAP = 0.15  # of a window that is shown again in the next one

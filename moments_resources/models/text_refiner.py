@@ -51,7 +51,7 @@ class TextRefiner:
         """
         spoken = {at: one for at, one in enumerate(shown) if any(speech_in_clip(one.plan, content))}
         asked = [(one, _request(one, content)) for one in spoken.values()]
-        answers = refined_by(self._chat, asked, on_progress=on_progress) if asked else []
+        answers = refined_by(self._chat, asked, on_progress=on_progress)
         refined = dict(zip(spoken, answers, strict=True))
         return [refined.get(at) or _silent(one) for at, one in enumerate(shown)]
 
