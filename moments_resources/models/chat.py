@@ -120,10 +120,13 @@ async def _send(
     entry: ModelEntry, api_key: str | None, request: ChatRequest, client: httpx2.AsyncClient, address: str
 ) -> bytes:
     import openai
+    from anyio import to_thread
 
     asked = entry.defaults.model_dump(exclude_none=True)
     beyond_openai = {"top_k": asked.pop("top_k")} if "top_k" in asked else None
-    messages: Any = request.messages() if callable(request.messages) else request.messages
+    made = request.messages
+    # In a thread: to sign an address may take a question to Google, and other calls are on their way meanwhile.
+    messages: Any = await to_thread.run_sync(made) if callable(made) else made
     form: Any = {"name": "reply", "strict": True, "schema": dict(request.schema)}
     completions = _client(client, address).chat.completions.with_streaming_response
     try:

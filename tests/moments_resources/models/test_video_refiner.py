@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -18,7 +19,7 @@ from moments_core.clip_plan import ClipPlan, plan_clip
 from moments_core.content import ShownMoment, VideoContent
 from moments_core.errors import MediaError, MomentsError, PermanentError, ReplyError, SettingsError
 from moments_core.moment import Moment, Refined
-from moments_core.prompts import REFINE_FROM_VIDEO
+from moments_core.prompts import REFINE_FROM_VIDEO, Prompt
 from moments_core.time import Span
 from moments_core.transcript import Word
 from moments_resources.media.container import ffmpeg_exe
@@ -27,7 +28,7 @@ from moments_resources.media.probe import probe_video
 from moments_resources.media.proxy import PROXY_RECIPE
 from moments_resources.media.runner import FfmpegRunner
 from moments_resources.models import caller
-from moments_resources.models.chat import ChatModel
+from moments_resources.models.chat import ChatModel, ChatRequest
 from moments_resources.models.video_refiner import VideoRefiner
 from moments_resources.step import Step
 from moments_resources.store.cache import LocalCache
@@ -214,6 +215,23 @@ def test_an_address_is_signed_when_its_request_is_sent(refiner_for: RefinerFor, 
     assert dates[0] < dates[1]
 
 
+def test_addresses_are_made_beside_the_calls_that_are_on_their_way(
+    new_step: Callable[..., Step], chat_for: Callable[..., ChatModel]
+) -> None:
+    """Signing may ask Google, and a clip may be large: neither may hold up other calls, nor their deadlines."""
+    both = threading.Barrier(2, timeout=10)
+
+    def messages() -> list[dict[str, object]]:
+        both.wait()
+        return [{"role": "user", "content": "hello"}]
+
+    prompt = Prompt("test", "1", "test")
+    asked = [ChatRequest(prompt, messages, {"type": "string"}, identity={"number": number}) for number in (1, 2)]
+    with ModelServer() as server, suppress(CrashError), new_step("refined_moments") as step:
+        assert len(chat_for(server.entry(parallel=2), step).ask_all(asked)) == 2
+        raise CrashError("a crash")
+
+
 def test_an_address_that_expired_is_told_without_its_signature(
     refiner_for: RefinerFor, clip: Clip, bucket: GcsStore, gcs_server: GcsServer, sql: Sql
 ) -> None:
@@ -283,8 +301,8 @@ def test_another_clip_or_another_text_is_another_question(refiner_for: RefinerFo
     other_clip = replace(one, clip_sha256="0" * 64)
     other_title = replace(one, moment=replace(one.moment, title="Another title"))
     with ModelServer() as server:
-        refine(refiner_for, server, [one, other_clip, other_title])
-        refine(refiner_for, server, [one, other_clip, other_title])
+        for shown in (one, other_clip, other_title, one, other_clip, other_title):
+            refine(refiner_for, server, [shown])
     assert len(server.asked) == 3
 
 
