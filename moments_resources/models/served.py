@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import ssl
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from urllib.parse import urlsplit
 
 from moments_core.errors import MomentsError, NetworkError, ServiceError, SettingsError
 from moments_core.model_entry import ModelEntry
+from moments_resources.models.limited_socket import Limited
 
 _MAX_REPLY_BYTES = 4_000_000  # a hosted API lists some hundred models of about 500 bytes
 _MAY_PASS = {408, 425, 429}  # beside all from 500 on: the server is busy, or starts
@@ -38,7 +37,7 @@ def api_key(entry: ModelEntry) -> str | None:
 def reached(address: str, timeout_s: float) -> Iterator[HTTPConnection]:
     """A connection of its own: it follows no redirect, which would carry the key along, and knows no proxy.
 
-    It breaks `timeout_s` after it stood. Raises NetworkError, or SettingsError for a certificate.
+    It is good for `timeout_s` after it stood. Raises NetworkError, or SettingsError for a certificate.
     """
     connection = _connection(address, timeout_s)
     place = f"{connection.host}:{connection.port}"
@@ -51,8 +50,8 @@ def reached(address: str, timeout_s: float) -> Iterator[HTTPConnection]:
     except (OSError, UnicodeError) as error:
         raise NetworkError(f"{place} can't be reached: {_why(error)}.") from error
     try:
-        with _cut_off_after(timeout_s, connection.sock):
-            yield connection
+        connection.sock = Limited(connection.sock, timeout_s)
+        yield connection
     finally:
         connection.close()
 
@@ -82,25 +81,6 @@ def _connection(address: str, timeout_s: float) -> HTTPConnection:
     if parts.scheme == "https":
         return HTTPSConnection(parts.hostname or "", parts.port or 443, timeout=timeout_s)
     return HTTPConnection(parts.hostname or "", parts.port or 80, timeout=timeout_s)
-
-
-@contextmanager
-def _cut_off_after(seconds: float, connected: socket.socket) -> Iterator[None]:
-    """The connection's own timeout is one for each read: a server that sends a byte now and then would hold us."""
-    timer = threading.Timer(seconds, _cut, [connected])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-
-
-def _cut(connected: socket.socket) -> None:
-    with suppress(OSError):  # it is over already
-        # Not the method of an SSL socket, which would take the encryption away from under a thread that reads.
-        socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
 
 def _why(error: OSError | UnicodeError) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -45,9 +45,9 @@ class SshServer:
         self.refuses_forwarding = False
         self.logins_tried = 0
         self.connections_ever = 0
-        self.channels = 0
         self.channels_ever = 0
         self._open: set[asyncssh.SSHServerConnection] = set()
+        self._logins: set[_Login] = set()
         self._loop = asyncio.new_event_loop()
         self._acceptor: asyncssh.SSHAcceptor | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="ssh server")
@@ -55,6 +55,10 @@ class SshServer:
     @property
     def connections(self) -> int:
         return len(self._open)
+
+    @property
+    def channels(self) -> int:
+        return sum(login.channels for login in list(self._logins))
 
     def entry_fields(self) -> dict[str, Any]:
         """The block `ssh` of an entry that leads through this server."""
@@ -142,15 +146,23 @@ class _Login(asyncssh.SSHServer):
     def __init__(self, server: SshServer) -> None:
         self._server = server
         self._connection: asyncssh.SSHServerConnection | None = None
+        self._forwarders: set[asyncssh.SSHForwarder] = set()
+
+    @property
+    def channels(self) -> int:
+        return len(self._forwarders)
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
         self._server.connections_ever += 1
         self._server._open.add(conn)
+        self._server._logins.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncssh calls it so
         if self._connection is not None:
             self._server._open.discard(self._connection)
+            self._server._logins.discard(self)
+        self._close_forwarders()
 
     def public_key_auth_supported(self) -> bool:
         return True
@@ -176,23 +188,24 @@ class _Login(asyncssh.SSHServer):
 
     async def _forward(self, connection: asyncssh.SSHServerConnection, host: str, port: int) -> Any:
         forwarder = await connection.forward_connection(host, port)
-        self._server.channels += 1
+        self._forwarders.add(forwarder)
         self._server.channels_ever += 1
-        _when_lost(forwarder, self._count_down)
+        lost = forwarder.connection_lost
+
+        def connection_lost(error: Exception | None) -> None:
+            self._forwarders.discard(forwarder)
+            lost(error)
+
+        forwarder.connection_lost = connection_lost  # type: ignore[method-assign]
+        if connection not in self._server._open:
+            self._close_forwarders()
         return forwarder
 
-    def _count_down(self) -> None:
-        self._server.channels -= 1
-
-
-def _when_lost(forwarder: Any, call: Callable[[], None]) -> None:
-    lost = forwarder.connection_lost
-
-    def connection_lost(error: Exception | None) -> None:
-        lost(error)
-        call()
-
-    forwarder.connection_lost = connection_lost
+    def _close_forwarders(self) -> None:
+        """asyncssh leaves those open whose channel was not confirmed yet when the connection was lost."""
+        for forwarder in list(self._forwarders):
+            forwarder.close()
+        self._forwarders.clear()
 
 
 def main() -> None:
