@@ -147,7 +147,7 @@ async def _send(
 
 def _load_client() -> None:
     """Import what sending needs, half a second: done before a call has its turn, or the model would stand idle."""
-    import openai.types.chat
+    import openai.types.chat  # noqa: F401
     from openai.resources.chat.completions import AsyncCompletions  # noqa: F401
 
 
