@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 from urllib.parse import urlsplit
 
 from moments_core.errors import ServiceError, SettingsError
@@ -22,6 +22,7 @@ from moments_resources.store.interface import StoredObject, checked_key, is_key
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _LONGEST_PREFIX = 256
 _CHECKS = ".checks"  # keys never start with a dot, so nothing in here is an object of ours
+_WORTH_ASKING = 2**18  # bytes; a smaller object is sent in about the time of a question
 # `moments doctor` waits this long for a store that nobody answers for; a try can begin just before the end.
 _CHECK_PATIENCE_S, _CHECK_READ_S = 8, 5
 
@@ -123,14 +124,25 @@ class GcsStore:
             bring(path, part)
             with part.open("rb") as stream:
                 content = digest_of(stream)
-                source = self._source_of(path, content)
-                if source is not None:
-                    self._bucket.copy(source, self._name(key), content)
-                else:
-                    self._bucket.upload(stream, self._name(key), content)
+                if not self._is_there(key, content):
+                    self._bring(stream, path, key, content)
             if self._cache.held(entry, content.sha256) is None:
                 self._cache.publish(entry, part)
         return StoredObject(key, content.bytes, content.sha256)
+
+    def _is_there(self, key: str, content: Digest) -> bool:
+        """Whether a large object need not travel again: the same file is submitted twice, or a step is repeated."""
+        if content.bytes < _WORTH_ASKING:
+            return False
+        there = self._bucket.find(self._name(key))
+        return there is not None and there.holds(content)
+
+    def _bring(self, stream: BinaryIO, path: Path, key: str, content: Digest) -> None:
+        source = self._source_of(path, content)
+        if source is not None:
+            self._bucket.copy(source, self._name(key), content)
+        else:
+            self._bucket.upload(stream, self._name(key), content)
 
     def _source_of(self, path: Path, content: Digest) -> Remote | None:
         """The object that a file of our cache came from: it need not travel again to be stored under a second key.

@@ -94,6 +94,15 @@ def test_a_large_file_goes_up_in_chunks_and_comes_down_in_ranges(gcs: GcsServer,
     assert gcs.calls.count("download") == 9
     assert fetched.read_bytes() == large.read_bytes()
     assert (total(gcs.uploaded), total(gcs.downloaded)) == (LARGE, LARGE)
+    # Nothing that the bucket itself is asked: the role of objects is enough.
+    assert set(gcs.calls) == {"describe", "list", "start", "upload", "download"}
+
+
+def test_a_large_file_that_is_there_is_not_sent_again(gcs: GcsServer, machine: Machine, large: Path) -> None:
+    """The same video is submitted twice, or a step is tried again after its upload."""
+    first = machine("a").copy_in(large, "uploads/0/large.mp4")
+    assert machine("b").copy_in(large, "uploads/0/large.mp4") == first
+    assert total(gcs.uploaded) == LARGE
 
 
 def test_the_machine_that_stored_a_file_never_fetches_it(gcs: GcsServer, store: GcsStore, large: Path) -> None:
