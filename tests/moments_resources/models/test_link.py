@@ -72,6 +72,17 @@ def until(is_true: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+def together(count: int, call: Callable[[str], str]) -> Callable[[str], str]:
+    """`call`, once `count` threads want it."""
+    barrier = threading.Barrier(count)
+
+    def wait_and_call(address: str) -> str:
+        barrier.wait(WAIT_S)
+        return call(address)
+
+    return wait_and_call
+
+
 def is_taken(address: str) -> bool:
     parts = urlsplit(address)
     try:
@@ -248,8 +259,9 @@ def test_all_who_wait_for_a_reopening_that_fails_are_told_so_once(model: ModelSe
         broken = link.address()
         model.models_fault = faults.hang
         looked = len(model.looked)
+        reopened = together(8, link.reopened)
         with ThreadPoolExecutor(8) as pool:
-            failures = [f.exception() for f in [pool.submit(link.reopened, broken) for _ in range(8)]]
+            failures = [call.exception() for call in [pool.submit(reopened, broken) for _ in range(8)]]
     assert {type(failure) for failure in failures} == {ServiceError}
     assert len({id(failure) for failure in failures}) == 8  # each thread has its own traceback
     assert len(model.looked) <= looked + 2  # the second, if a thread came when the first attempt was over
@@ -258,9 +270,9 @@ def test_all_who_wait_for_a_reopening_that_fails_are_told_so_once(model: ModelSe
 def test_a_direct_link_is_checked_again_by_one_of_all(model: ModelServer) -> None:
     with ModelLink(model.entry()) as link:
         address = link.address()
-        model.models_fault = lambda exchange: (exchange.wait(0.3), exchange.send(exchange.proper()))  # type: ignore[assignment]
+        model.models_fault = lambda exchange: (exchange.wait(0.5), exchange.send(exchange.proper()))  # type: ignore[assignment]
         with ThreadPoolExecutor(8) as pool:
-            assert set(pool.map(link.reopened, [address] * 8)) == {address}
+            assert set(pool.map(together(8, link.reopened), [address] * 8)) == {address}
     assert len(model.looked) <= 3  # the first; its repetition; one more, if a thread came when that was over
 
 
