@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from moments_core.errors import MomentsError
 from moments_core.model_entry import ModelEntry
-from moments_resources.models.checking import ModelTest, check_entry
+from moments_resources.models.checking import ModelTest, Step, check_entry
 from moments_resources.models.registry import Models, parse_changes, read_models_file
 
 if TYPE_CHECKING:
@@ -33,9 +34,30 @@ def set_model(lakehouse: Lakehouse, key: str, assignments: list[str]) -> dict[st
 
 
 def test_model(lakehouse: Lakehouse, key: str) -> ModelTest:
-    """Check a model, its way through SSH included. Raises SettingsError for a key that nobody has given."""
+    """Check a model, its way through SSH included; one that watches video is asked for the time in a small clip.
+
+    Raises SettingsError for a key that nobody has given.
+    """
     models, _ = _seeded(lakehouse)
-    return check_entry(models.entry(key))
+    entry = models.entry(key)
+    found = check_entry(entry)
+    if not found.ok or not entry.supports_video:
+        return found
+    clock = _clock(lakehouse, entry)
+    return ModelTest(bool(clock.ok), [*found.steps, clock])
+
+
+def _clock(lakehouse: Lakehouse, entry: ModelEntry) -> Step:
+    from moments_resources.media.runner import FfmpegRunner
+    from moments_resources.models.clock import MOST_OFF_MS, clock_sentence, measured_clock_error_ms
+
+    try:
+        off_ms = measured_clock_error_ms(
+            entry, database=lakehouse.database, store=lakehouse.store, ffmpeg=FfmpegRunner()
+        )
+    except MomentsError as error:
+        return Step("clock", False, str(error))
+    return Step("clock", abs(off_ms) <= MOST_OFF_MS, clock_sentence(off_ms))
 
 
 def _seeded(lakehouse: Lakehouse) -> tuple[Models, dict[str, ModelEntry]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from moments_core.errors import SettingsError
+from moments_core.time import to_ms
 
 if TYPE_CHECKING:
     from moments.services import Lakehouse
@@ -42,9 +43,11 @@ class RemoteModels:
     ffmpeg: Callable[[], FfmpegRunner]
 
     def speech(self, key: str, step: Step) -> SpeechToText:
-        from moments_resources.models.parakeet import ParakeetSpeech
+        from moments_resources.models.parakeet import LONGEST_MS, ParakeetSpeech
 
-        return ParakeetSpeech(self._caller(self.entry(key, HEAR), step))
+        entry = self.entry(key, HEAR)
+        longest_ms = to_ms(entry.longest_s) if entry.longest_s is not None else LONGEST_MS
+        return ParakeetSpeech(self._caller(entry, step), longest_ms=longest_ms)
 
     def finder(self, key: str, step: Step) -> MomentFinder:
         from moments_resources.models.chat_finder import ChatFinder
@@ -78,10 +81,9 @@ class RemoteModels:
         return ChatModel(self._caller(entry, step, decided_by=chat_parameters(entry)))
 
     def _caller(self, entry: ModelEntry, step: Step, decided_by: dict[str, object] | None = None) -> ModelCaller:
-        from moments_resources.models.link import ModelLink
-
         from moments_resources.models.caller import ModelCaller
         from moments_resources.models.calls import CallLedger
+        from moments_resources.models.link import ModelLink
 
         database = self.lakehouse.database
         return ModelCaller(

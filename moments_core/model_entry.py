@@ -142,6 +142,9 @@ class ModelEntry(_Block):
     video_by: Literal["url", "inline"] | None = Field(
         None, description="How it is shown a clip: an address that it can open, or the bytes; None: as the store can."
     )
+    longest_s: float | None = Field(
+        None, ge=10, le=36_000, allow_inf_nan=False, description="asr: longest sound of one call, in seconds."
+    )
     context_tokens: int | None = Field(None, ge=256, le=100_000_000)
     parallel: int = Field(1, ge=1, le=1000, description="Calls at once, over the whole installation.")
     timeout_s: float = Field(300.0, gt=0, le=86_400, allow_inf_nan=False, description="Longest wait for one reply.")
@@ -177,6 +180,8 @@ class ModelEntry(_Block):
             raise _rule("served_name", f"is missing: a {self.kind} model is called by the name that its server knows")
         if self.kind == "asr" and self.supports_video:
             raise _rule("supports_video", "can't be true for kind asr, which hears sound alone")
+        if self.kind != "asr" and self.longest_s is not None:
+            raise _rule("longest_s", "belongs to kind asr: it is the longest sound of one call")
         if (self.defaults.max_tokens or 0) > (self.context_tokens or float("inf")):
             raise _rule("defaults.max_tokens", "must not be above context_tokens")
         return self

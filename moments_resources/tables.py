@@ -153,6 +153,7 @@ models = Table(
     _optional("api_key_env", Text, "Name of the environment variable that holds the API's key; never the key."),
     _required("supports_video", Boolean, "Whether it can watch a video."),
     _optional("video_by", Text, "How it is shown a clip: url or inline; empty: by URL where the store can sign one."),
+    _optional("longest_s", Float, "asr: longest sound of one call, in seconds; empty: 300."),
     _optional("context_tokens", Integer, "Longest prompt and reply together, in tokens."),
     _required("parallel", Integer, "Calls at once, over the whole installation."),
     _required("timeout_s", Float, "Longest wait for one reply, in seconds."),

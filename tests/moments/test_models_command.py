@@ -10,6 +10,7 @@ from moments import models_command
 from moments.models_command import list_models, set_model
 from moments.services import Lakehouse
 from moments_core.errors import SettingsError
+from tests.stand_ins.http_exchange import Asked
 from tests.stand_ins.model_server import ModelServer
 from tests.stand_ins.ssh_server import SshServer
 
@@ -103,6 +104,28 @@ def test_a_model_behind_ssh_is_tested_through_its_tunnel(lakehouse: Lakehouse, f
         written(file, direct(server.port, ssh=ssh.entry_fields()))
         assert models_command.test_model(lakehouse, "m").ok is True
         assert ssh.channels_ever > 0
+
+
+@pytest.mark.parametrize(("off_s", "verdict"), [(0.2, True), (-0.8, False)])
+def test_a_model_that_watches_video_is_asked_for_the_time_of_an_event(
+    lakehouse: Lakehouse, file: Path, off_s: float, verdict: bool
+) -> None:
+    def told(asked: Asked) -> str:
+        return json.dumps({"change_time": asked.seen[0].change_ms / 1000 + off_s})
+
+    with ModelServer(answer=told, served=("big",)) as server:
+        written(file, {**direct(server.port), "kind": "vision", "supports_video": True})
+        found = models_command.test_model(lakehouse, "m")
+    assert found.ok is verdict
+    assert found.steps[-1].name == "clock"
+    assert f"{abs(off_s):.2f} s" in found.steps[-1].sentence
+
+
+def test_a_model_whose_clock_can_not_be_told_has_failed_the_test(lakehouse: Lakehouse, file: Path) -> None:
+    with ModelServer(answer=lambda _: "I see blue and yellow.", served=("big",)) as server:
+        written(file, {**direct(server.port), "kind": "vision", "supports_video": True})
+        found = models_command.test_model(lakehouse, "m")
+    assert (found.ok, found.steps[-1].name) == (False, "clock")
 
 
 def test_an_unknown_model_can_not_be_tested(lakehouse: Lakehouse, file: Path) -> None:

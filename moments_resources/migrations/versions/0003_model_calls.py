@@ -1,4 +1,4 @@
-"""Calls of models: the prompts that were sent, every call with its reply, and how a model is shown a video."""
+"""Calls of models: the prompts that were sent, every call with its reply, and what a server takes in at once."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    _video_by()
+    _what_a_server_takes()
     _prompts()
     _model_calls()
 
 
-def _video_by() -> None:
+def _what_a_server_takes() -> None:
+    longest = "asr: longest sound of one call, in seconds; empty: 300."
+    op.add_column("models", sa.Column("longest_s", sa.Float(), nullable=True, comment=longest))
     comment = "How it is shown a clip: url or inline; empty: by URL where the store can sign one."
     op.add_column("models", sa.Column("video_by", sa.Text(), nullable=True, comment=comment))
     op.create_check_constraint("models_video_by", "models", "video_by is null or video_by in ('url', 'inline')")
