@@ -99,7 +99,6 @@ class ModelLink:
         return self._address
 
     def _checked_way(self) -> str:
-        api_key(self._entry)  # before anything is opened
         address = self._way()
         with reached(address, self._connect_s) as connection:
             check_served(self._entry, connection, address)
