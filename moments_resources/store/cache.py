@@ -88,7 +88,7 @@ class LocalCache:
             remove_unlocked(turns, "*.lock", lambda lock: _part_of(lock).unlink(missing_ok=True))
             with passing_lock(turns / f"{entry.id}.lock") as lock:
                 part = _part_of(lock)
-                part.unlink(missing_ok=True)
+                part.unlink(missing_ok=True)  # of a process that was killed while we waited for it
                 try:
                     yield part
                 finally:
@@ -138,13 +138,9 @@ class LocalCache:
             return path
 
     def _leased(self) -> _Lease:
-        """This process's lease. A fork has one of its own, over all that it inherited."""
-        if self._lease is None or self._lease.pid != os.getpid():
-            inherited = self._lease.ids if self._lease is not None else set()
-            lease = _Lease(self._folder("leases"))
-            for id_ in inherited:
-                lease.add(id_)
-            self._lease = lease
+        """This process's lease; a fork shares it, and with it the lock, which falls with the last of them."""
+        if self._lease is None:
+            self._lease = _Lease(self._folder("leases"))
         return self._lease
 
     def _make_room(self, size: int) -> None:
@@ -197,8 +193,7 @@ class _Lease:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.pid = os.getpid()
-        self.ids: set[str] = set()
+        self._ids: set[str] = set()
         with flocked(folder.parent / "lock", fcntl.LOCK_EX):  # or another would take ours for abandoned
             remove_unlocked(folder)
             self._file = os.open(folder / uuid.uuid4().hex, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
@@ -206,9 +201,9 @@ class _Lease:
             fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def add(self, id_: str) -> None:
-        if id_ not in self.ids:
+        if id_ not in self._ids:
             os.write(self._file, f"{id_}\n".encode())
-            self.ids.add(id_)
+            self._ids.add(id_)
 
     @staticmethod
     def all_ids(folder: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import signal
@@ -12,11 +13,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from moments_core.errors import ResourceError, SettingsError
 from moments_resources.store import cache as cache_module
 from moments_resources.store.cache import Entry, LocalCache
+from moments_resources.store.locks import flocked
 
 LIMIT = 1000
 
@@ -66,9 +69,8 @@ def test_looking_touches_nothing(cache: LocalCache, folder: Path) -> None:
 def test_what_was_not_used_for_longest_goes_first(folder: Path) -> None:
     for name in "abcdefgh":
         put(LocalCache(folder, LIMIT), name)  # which is gone at once, and with it its hold
-    other = LocalCache(folder, LIMIT)
-    assert other.held(entry("a"), None)
-    put(other, "new", 350)
+    assert LocalCache(folder, LIMIT).held(entry("a"), None)
+    put(LocalCache(folder, LIMIT), "new", 350)
     assert names(folder) == {"a", "d", "e", "f", "g", "h", "new"}
     assert int((folder / "used").read_text()) == 950
 
@@ -103,11 +105,11 @@ def test_a_hold_is_not_for_ever(cache: LocalCache, folder: Path) -> None:
 
 def test_a_thousand_files_take_one_descriptor(folder: Path) -> None:
     cache = LocalCache(folder, 10**6)
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = psutil.Process().num_fds()
     for number in range(300):
         assert cache.held(entry("x"), None) is None
         put(cache, f"thumbnail-{number}", 1)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before + 1
+    assert psutil.Process().num_fds() == before + 1
 
 
 def test_a_fork_holds_what_its_parent_held_and_what_it_is_handed(
@@ -128,7 +130,7 @@ def test_a_fork_holds_what_its_parent_held_and_what_it_is_handed(
         assert names(folder) == {"a", "b", "c"}
     finally:
         os.kill(child, signal.SIGKILL)
-    _wait(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text())
+    _wait(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
     put(LocalCache(folder, LIMIT), "d", 50)
     assert names(folder) == {"d"}
 
@@ -169,6 +171,23 @@ def test_one_brings_a_file_and_the_others_wait_for_it(folder: Path) -> None:
     assert left_over(folder) == []
 
 
+def test_only_one_is_inside_of_a_turn_also_when_nobody_brings_the_file(folder: Path) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+
+    def try_to_bring(number: int) -> None:
+        with LocalCache(folder, LIMIT).turn(entry("a")) as part:
+            inside.append(number)
+            most.append(len(inside))
+            part.write_bytes(b"half")
+            time.sleep(0.002)
+            inside.remove(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(try_to_bring, range(60)))
+    assert max(most) == 1
+
+
 def test_many_processes_never_see_half_a_file(folder: Path) -> None:
     program = (
         "import hashlib, sys; from pathlib import Path\n"
@@ -206,6 +225,41 @@ def test_what_a_killed_process_left_half_is_removed_by_the_next(
     put(cache, "c")
     assert left_over(folder) == []
     assert names(folder) == {"b", "c"}
+
+
+def test_who_waited_for_a_process_that_was_killed_begins_anew(
+    folder: Path, cache: LocalCache, bringing: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    def finds_something_half(cache: LocalCache) -> bool:
+        with cache.turn(entry("a")) as part:
+            return part.exists()
+
+    process = bringing("a")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(finds_something_half, cache)
+        _wait_for_a_waiter(next(folder.glob("turns/*.lock")))
+        process.kill()
+        assert not waiting.result()
+
+
+def test_no_file_is_handed_out_while_files_are_removed(folder: Path, cache: LocalCache) -> None:
+    path = put(LocalCache(folder, LIMIT), "a")
+    put(cache, "b")  # so that it has its lease, for which it would wait too
+    with ThreadPoolExecutor(1) as pool:
+        with flocked(folder / "lock", fcntl.LOCK_EX):
+            found = pool.submit(cache.held, entry("a"), None)
+            _wait_for_a_waiter(folder / "lock", or_until=found.done)
+            path.unlink()
+        assert found.result() is None
+
+
+def _wait_for_a_waiter(lock: Path, or_until: Callable[[], bool] = lambda: False) -> None:
+    """Until somebody waits for a lock file."""
+    known, number = Path("/proc/locks"), f":{lock.stat().st_ino} "
+    if known.exists():
+        _wait(lambda: or_until() or any("->" in line and number in line for line in known.read_text().splitlines()))
+    else:  # a system that does not tell
+        time.sleep(0.5)
 
 
 def test_a_file_that_could_not_be_brought_leaves_nothing(cache: LocalCache, folder: Path) -> None:

@@ -316,6 +316,13 @@ def test_a_refusal_says_what_to_do(gcs: GcsServer, store: GcsStore, small: Path,
         _assert_clear(raised.value, words)
 
 
+def test_what_will_not_change_is_asked_once(gcs: GcsServer, store: GcsStore, small: Path) -> None:
+    gcs.faults.append(Fault("upload", status=403, times=99))
+    with pytest.raises(SettingsError):
+        store.adopt(small, "a/b")
+    assert gcs.calls == ["upload"]
+
+
 def test_a_bucket_that_is_missing_is_named(gcs: GcsServer, tmp_path: Path, small: Path) -> None:
     store = GcsStore(GcsPlace("no-such-bucket", ""), LocalCache(tmp_path / "cache", 10**9), QUICK)
     uses = (lambda: store.adopt(small, "a/b"), lambda: store.local("a/b"), lambda: store.delete("a/b"),
@@ -335,8 +342,8 @@ def test_a_store_that_nobody_answers_for_is_told_soon(monkeypatch: pytest.Monkey
 
 
 def test_a_session_address_is_in_no_error(gcs: GcsServer, store: GcsStore, large: Path) -> None:
-    gcs.faults.append(Fault("upload", status=503, times=99))
-    with pytest.raises(ServiceError) as raised:
+    gcs.faults.append(Fault("upload", status=403, after=1))
+    with pytest.raises(SettingsError) as raised:
         store.adopt(large, "a/large.mp4")
     error: BaseException | None = raised.value
     while error is not None:
