@@ -34,17 +34,20 @@ def set_model(lakehouse: Lakehouse, key: str, assignments: list[str]) -> dict[st
 
 
 def test_model(lakehouse: Lakehouse, key: str) -> ModelTest:
-    """Check a model, its way through SSH included; one that watches video is asked for the time in a small clip.
+    """Check a model: its entry, the way to it, one small call; and where it watches video, its clock.
 
     Raises SettingsError for a key that nobody has given.
     """
+    from moments_resources.models.trial import try_model
+
     models, _ = _seeded(lakehouse)
     entry = models.entry(key)
-    found = check_entry(entry)
-    if not found.ok or not entry.supports_video:
-        return found
-    clock = _clock(lakehouse, entry)
-    return ModelTest(bool(clock.ok), [*found.steps, clock])
+    steps = list(check_entry(entry).steps)
+    if all(step.ok for step in steps):
+        steps.append(try_model(entry, database=lakehouse.database))
+    if entry.supports_video and all(step.ok for step in steps):
+        steps.append(_clock(lakehouse, entry))
+    return ModelTest(all(step.ok for step in steps), steps)
 
 
 def _clock(lakehouse: Lakehouse, entry: ModelEntry) -> Step:

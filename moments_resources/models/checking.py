@@ -59,8 +59,7 @@ def _on_the_way(entry: ModelEntry, connect_s: float) -> Iterator[Step]:
     try:
         with _way(entry, connect_s) as (address, connection):
             yield Step("reach", True, _reached(entry, connection))
-            yield _serves(entry, address, connection)
-            # What asks the model itself belongs here: the way is open, and it is known to answer.
+            yield _tried("serve", partial(check_served, entry, connection, address))
     except MomentsError as error:
         yield Step("reach", False, str(error))
 
@@ -106,10 +105,3 @@ def _reached(entry: ModelEntry, connection: HTTPConnection) -> str:
     if entry.ssh is None:
         return f"{connection.host}:{connection.port} accepts connections."
     return f"{entry.remote_host}:{entry.remote_port} accepts connections, through {entry.ssh.host}."
-
-
-def _serves(entry: ModelEntry, address: str, connection: HTTPConnection) -> Step:
-    step = _tried("serve", partial(check_served, entry, connection, address))
-    if step.ok and entry.kind == "asr":
-        return Step("serve", None, f"{step.sentence} Not checked: no sound was sent to be transcribed.")
-    return step

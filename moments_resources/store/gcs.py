@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from moments_core.errors import ServiceError, SettingsError
 from moments_resources.store.cache import Entry, LocalCache
 from moments_resources.store.file import link_or_copy
-from moments_resources.store.gcs_bucket import Bucket, Digest, Remote, Transfer, digest_of
+from moments_resources.store.gcs_bucket import Bucket, Transfer
+from moments_resources.store.gcs_content import Digest, Remote, digest_of
 from moments_resources.store.gcs_signing import Signer
 from moments_resources.store.interface import StoredObject, checked_key, is_key
 

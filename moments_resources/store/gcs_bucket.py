@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import mimetypes
 import os
@@ -17,38 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from moments_core.errors import PermanentError, ServiceError
+from moments_resources.store.gcs_content import SHA256, Digest, Remote, described
 from moments_resources.store.gcs_errors import gcs_faults_named
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob, Client
 
-_SHA256 = "sha256"  # the name of our custom metadata
-_PIECE = 2**20
 _UPLOAD_LOST = "Google Cloud Storage lost an upload half way: run this again."
-
-
-@dataclass(frozen=True, slots=True)
-class Digest:
-    """Size in bytes, SHA-256 as hex, and CRC32C as GCS writes it (base64 of 4 bytes, big-endian)."""
-
-    bytes: int
-    sha256: str
-    crc32c: str
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """An object as the bucket describes it; `sha256` is None where somebody else stored it."""
-
-    name: str
-    bytes: int
-    crc32c: str
-    sha256: str | None
-    generation: int
-
-    def holds(self, content: Digest) -> bool:
-        same = (self.bytes, self.crc32c) == (content.bytes, content.crc32c)
-        return same and self.sha256 in {None, content.sha256}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +59,7 @@ class Bucket:
             except NotFound:
                 self._require()
                 return None
-            return _described(blob)
+            return described(blob)
 
     def upload(self, stream: BinaryIO, name: str, content: Digest) -> None:
         """Store what the stream holds. Does nothing where it is there; PermanentError where something else is.
@@ -178,7 +151,7 @@ class Bucket:
 
     def _new(self, name: str, content: Digest) -> Blob:
         blob = self.blob(name)
-        blob.metadata = {_SHA256: content.sha256}
+        blob.metadata = {SHA256: content.sha256}
         blob.crc32c = content.crc32c  # the server refuses whatever else arrives
         blob.content_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
         return blob
@@ -207,7 +180,7 @@ class Bucket:
 
     def _verify(self, blob: Blob, content: Digest) -> None:
         """What the server says that it has is what we sent; else it goes."""
-        stored = _described(blob)
+        stored = described(blob)
         if not stored.holds(content):
             blob.delete(if_generation_match=stored.generation, timeout=self._timeout, retry=self._retry())
             raise ServiceError("An object arrived damaged in Google Cloud Storage and was removed: run this again.")
@@ -277,25 +250,3 @@ class Bucket:
     @cached_property
     def _bucket(self) -> Any:
         return self._client.bucket(self.name)
-
-
-def digest_of(stream: BinaryIO) -> Digest:
-    """Of all that the stream holds, in one pass; leaves it at its beginning."""
-    import google_crc32c
-
-    size, sha256, crc32c = 0, hashlib.sha256(), 0
-    while piece := stream.read(_PIECE):
-        size += len(piece)
-        sha256.update(piece)
-        crc32c = google_crc32c.extend(crc32c, piece)
-    stream.seek(0)
-    return Digest(size, sha256.hexdigest(), base64.b64encode(crc32c.to_bytes(4, "big")).decode())
-
-
-def _described(blob: Blob) -> Remote:
-    """Raises ServiceError for a description that holds no size, checksum or generation."""
-    try:
-        given = (blob.metadata or {}).get(_SHA256)
-        return Remote(str(blob.name), int(blob.size), str(blob.crc32c), given, int(blob.generation))
-    except (TypeError, ValueError, AttributeError):
-        raise ServiceError("Google Cloud Storage described an object in a way that we can't read.") from None

@@ -34,7 +34,7 @@ from moments_assets.jobs import ASSETS
 from moments_resources.pools import WAITING
 
 DEPLOY = PROJECT / "deploy"
-PATIENCE_SECONDS = 180  # a busy machine; an idle one needs a tenth of it
+PATIENCE_SECONDS = 40  # a busy machine; an idle one needs a tenth of it
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,13 @@ class Installation:
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, env=self.environment, cwd=self.folder, check=False, capture_output=True, text=True
+            command,
+            env=self.environment,
+            cwd=self.folder,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
         )
 
     def moments(self, *arguments: str) -> str:
@@ -263,3 +269,17 @@ def test_asked_to_stop_daemon_and_code_server_end_well(installation: Installatio
     installation.code.wait(timeout=60)
     _, alive = psutil.wait_procs(family, timeout=30)
     assert alive == []
+
+
+def test_a_daemon_that_lost_its_lock_ends(installation: Installation, video_id: str) -> None:
+    """As when PostgreSQL is started anew: another daemon could have the lock by then."""
+    holders = (
+        "from pg_locks where locktype = 'advisory' and granted"
+        " and database = (select oid from pg_database where datname = current_database())"
+    )
+    with _running([sys.executable, "daemon.py"], installation.folder, installation.environment) as daemon:
+        # Its lock stays; those of its start (tables, pools) are held for a moment.
+        _until(lambda: _family(daemon.pid) and installation.rows(f"select pid {holders}"), installation)
+        installation.rows(f"select pg_terminate_backend(pid) {holders}")
+        assert daemon.wait(timeout=PATIENCE_SECONDS) == 1
+        assert "The daemon's lock is gone" in (installation.folder / "output.log").read_text()

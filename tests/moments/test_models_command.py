@@ -10,6 +10,7 @@ from moments import models_command
 from moments.models_command import list_models, set_model
 from moments.services import Lakehouse
 from moments_core.errors import SettingsError
+from tests.stand_ins import faults
 from tests.stand_ins.http_exchange import Asked
 from tests.stand_ins.model_server import ModelServer
 from tests.stand_ins.ssh_server import SshServer
@@ -111,7 +112,7 @@ def test_a_model_that_watches_video_is_asked_for_the_time_of_an_event(
     lakehouse: Lakehouse, file: Path, off_s: float, verdict: bool
 ) -> None:
     def told(asked: Asked) -> str:
-        return json.dumps({"change_time": asked.seen[0].change_ms / 1000 + off_s})
+        return json.dumps({"change_time": asked.seen[0].change_ms / 1000 + off_s} if asked.seen else {"answer": 7})
 
     with ModelServer(answer=told, served=("big",)) as server:
         written(file, {**direct(server.port), "kind": "vision", "supports_video": True})
@@ -122,10 +123,33 @@ def test_a_model_that_watches_video_is_asked_for_the_time_of_an_event(
 
 
 def test_a_model_whose_clock_can_not_be_told_has_failed_the_test(lakehouse: Lakehouse, file: Path) -> None:
-    with ModelServer(answer=lambda _: "I see blue and yellow.", served=("big",)) as server:
+    def told(asked: Asked) -> str:
+        return "I see blue and yellow." if asked.seen else '{"answer": 7}'
+
+    with ModelServer(answer=told, served=("big",)) as server:
         written(file, {**direct(server.port), "kind": "vision", "supports_video": True})
         found = models_command.test_model(lakehouse, "m")
     assert (found.ok, found.steps[-1].name) == (False, "clock")
+
+
+def test_a_model_that_does_not_answer_in_the_form_asked_for_has_failed_the_test(
+    lakehouse: Lakehouse, file: Path
+) -> None:
+    with ModelServer(answer=lambda _: "Seven, I would say.", served=("big",)) as server:
+        written(file, direct(server.port))
+        found = models_command.test_model(lakehouse, "m")
+    assert (found.ok, found.steps[-1].name) == (False, "call")
+
+
+@pytest.mark.parametrize(("fault", "verdict"), [(None, True), (faults.not_json, False), (faults.status(500), False)])
+def test_a_speech_model_hears_a_second_of_silence(
+    lakehouse: Lakehouse, file: Path, fault: faults.Fault | None, verdict: bool
+) -> None:
+    with ModelServer() as server:
+        server.fault_for = lambda _: fault
+        written(file, {"kind": "asr", "remote_host": "127.0.0.1", "remote_port": server.port})
+        found = models_command.test_model(lakehouse, "m")
+    assert (found.ok, found.steps[-1].name) == (verdict, "call")
 
 
 def test_an_unknown_model_can_not_be_tested(lakehouse: Lakehouse, file: Path) -> None:

@@ -271,6 +271,19 @@ def test_a_speech_model_watches_no_video() -> None:
     assert "supports_video can't be true for kind asr" in str(refusal(fields))
 
 
+def test_the_longest_sound_of_a_call_belongs_to_speech_models() -> None:
+    speech = {"kind": "asr", "remote_host": "h", "remote_port": 1, "longest_s": "120"}
+    assert parse_entry("parakeet", speech).longest_s == 120
+    assert "longest_s belongs to kind asr" in str(refusal(VISION | {"longest_s": 120}))
+    assert "longest_s" in str(refusal(speech | {"longest_s": "nan"}))
+
+
+@pytest.mark.parametrize("way", ["url", "inline"])
+def test_a_model_is_shown_clips_by_address_or_along_with_the_question(way: str) -> None:
+    assert parse_entry("qwen", VISION | {"video_by": way}).video_by == way
+    assert "video_by must be 'url' or 'inline'" in str(refusal(VISION | {"video_by": "post"}))
+
+
 def test_an_entry_that_was_read_is_read_again_as_the_same() -> None:
     entry = parse_entry("hosted", HOSTED)
     assert parse_entry("hosted", entry.model_dump(exclude={"key"}, exclude_none=True)) == entry
