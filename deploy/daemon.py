@@ -39,7 +39,7 @@ def main() -> int:
 
 def run(lakehouse: Lakehouse) -> int:
     with lakehouse.database.try_lock(DAEMON_LOCK) as ours:
-        if False:
+        if not ours:
             raise SettingsError("A daemon runs on this lakehouse already: one is enough, stop it first.")
         with DagsterInstance.get() as instance:
             apply_pools(instance, lakehouse.settings)

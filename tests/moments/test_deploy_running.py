@@ -34,7 +34,7 @@ from moments_assets.jobs import ASSETS
 from moments_resources.pools import WAITING
 
 DEPLOY = PROJECT / "deploy"
-PATIENCE_SECONDS = 40  # a busy machine; an idle one needs a tenth of it
+PATIENCE_SECONDS = 180  # a busy machine; an idle one needs a tenth of it
 
 
 @dataclass(frozen=True)
