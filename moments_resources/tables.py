@@ -193,9 +193,14 @@ model_calls = Table(
     _required(
         "outcome",
         Text,
-        "open (on its way, or its process died), replied, refused (the reply could not be used) or failed.",
+        "open (waits, is on its way, or its process died), replied, refused (could not be used) or failed.",
     ),
-    _required("started_at", DateTime(timezone=True), "When it was sent.", server_default=func.now()),
+    _required(
+        "started_at",
+        DateTime(timezone=True),
+        "When it was sent; while it is open: when it was asked for.",
+        server_default=func.now(),
+    ),
     _optional("seconds", Float, "From sending it to its end; waiting for a turn is not counted."),
     _optional("status", Integer, "HTTP status of the answer, where there was one."),
     Column("class", Text, nullable=True, comment="Failure class of a call that failed or was refused."),

@@ -142,24 +142,31 @@ class ModelCaller:
     async def _try(
         self, call: Call, sha256: str, client: httpx2.AsyncClient, address: str
     ) -> StoredReply | CallFailure:
+        # Noted before the turn: nothing is written while the model stands idle, and the row tells who waits for it.
+        number = self.ledger.begin(self.entry.key, sha256, call.prompt_sha256)
+        sent = _Stopwatch()
+        try:
+            async with self._turn():
+                check_breaker(self._database, self.entry.key)
+                with sent.running():
+                    body = await self._in_time(call.send(client, address))
+        except BaseException as error:
+            failure = failure_of(self.entry, error, secret=self.link.api_key)
+            if not sent.seconds:  # no call was made
+                self.ledger.withdraw(number)
+            else:
+                shown, status = (failure.error, failure.status) if failure else (error, None)
+                self.ledger.fail(number, shown, seconds=sent.seconds, status=status)
+            if failure is None:  # the end of the step, or a defect
+                raise
+            return failure
+        return await self._kept(number, body, sent.seconds)
+
+    async def _in_time(self, sending: Awaitable[bytes]) -> bytes:
         from anyio import fail_after
 
-        async with self._turn():
-            check_breaker(self._database, self.entry.key)
-            number = self.ledger.begin(self.entry.key, sha256, call.prompt_sha256)
-            started = monotonic()
-            try:
-                with fail_after(self.entry.timeout_s):
-                    body = await call.send(client, address)
-            except BaseException as error:
-                seconds, failure = monotonic() - started, failure_of(self.entry, error, secret=self.link.api_key)
-                if failure is None:  # the end of the step, or a defect
-                    self.ledger.fail(number, error, seconds=seconds)
-                    raise
-                self.ledger.fail(number, failure.error, seconds=seconds, status=failure.status)
-                return failure
-            seconds = monotonic() - started
-        return await self._kept(number, body, seconds)
+        with fail_after(self.entry.timeout_s):
+            return await sending
 
     async def _kept(self, number: int, body: bytes, seconds: float) -> StoredReply:
         from anyio import CancelScope, sleep
@@ -183,6 +190,21 @@ class ModelCaller:
         with ExitStack() as held:
             await to_thread.run_sync(held.enter_context, turn)
             yield
+
+
+@dataclass
+class _Stopwatch:
+    """Seconds between the start and the end of a call; 0 where it never began."""
+
+    seconds: float = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        started = monotonic()
+        try:
+            yield
+        finally:
+            self.seconds = monotonic() - started
 
 
 @dataclass

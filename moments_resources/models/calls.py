@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
 from moments_core.errors import MomentsError, classify, reason
@@ -85,7 +85,7 @@ class CallLedger:
             connection.execute(row.on_conflict_do_nothing())
 
     def begin(self, model: str, request_sha256: str, prompt_sha256: str | None) -> int:
-        """Note that a call is on its way; its number."""
+        """Note that a call waits for its turn, or is on its way; its number."""
         row = insert(model_calls).values(
             video_id=self._attempt.video_id,
             asset=self._attempt.asset,
@@ -102,7 +102,7 @@ class CallLedger:
     def keep(self, call_id: int, body: str, *, seconds: float, cost: float) -> StoredReply:
         """Keep the reply; what it says is not looked at. `cost` is that of the time."""
         text = storable_text(body)
-        self._note(call_id, outcome="replied", reply=text, seconds=seconds, status=200, cost=cost)
+        self._note(call_id, outcome="replied", reply=text, status=200, cost=cost, **_took(seconds))
         return StoredReply(call_id, text, reused=False)
 
     def charge(self, call_id: int, usage: Usage, price: Price) -> None:
@@ -116,11 +116,21 @@ class CallLedger:
 
     def fail(self, call_id: int, error: BaseException, *, seconds: float, status: int | None = None) -> None:
         """No reply came."""
-        self._note(call_id, outcome="failed", seconds=seconds, status=status, **_why(error))
+        self._note(call_id, outcome="failed", status=status, **_took(seconds), **_why(error))
+
+    def withdraw(self, call_id: int) -> None:
+        """The call was never made."""
+        with self._database.begin() as connection:
+            connection.execute(delete(model_calls).where(model_calls.c.call_id == call_id))
 
     def _note(self, call_id: int, **values: object) -> None:
         with self._database.begin() as connection:
             connection.execute(update(model_calls).where(model_calls.c.call_id == call_id).values(values))
+
+
+def _took(seconds: float) -> dict[str, object]:
+    # The row is older than the call: it waited for its turn.
+    return {"seconds": seconds, "started_at": func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, seconds)}
 
 
 def _why(error: BaseException) -> dict[str, object]:

@@ -7,105 +7,36 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
-import yaml
-from sqlalchemy import text
 
-from moments.results import Results
-from moments.services import Lakehouse, connect, prepare_dagster
-from moments.settings import load_settings
-from moments.worker import run_submission
-from moments_core.options import Options
 from moments_resources.asset_tables import BY_ASSET
+from tests.moments.production import MODELS, Json, Production, production_path, threads_and_ports
 from tests.stand_ins.chat_completions import fill, text_of
-from tests.stand_ins.gcs_server import GcsServer
 from tests.stand_ins.heard_sound import Recording, Spoken
 from tests.stand_ins.http_exchange import Asked
 from tests.stand_ins.model_server import ModelServer
-from tests.stand_ins.ssh_server import SshServer
-
-Json = dict[str, Any]
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 SAMPLE = SAMPLES / "sample.mp4"
 TRUTH = json.loads((SAMPLES / "sample.truth.json").read_text())
 SHIFT_MS = 250  # by which the vision model moves both ends of a moment
-MODELS = {"parakeet": "asr", "minimax": "chat", "qwen3_vl": "vision"}
-
-
-@dataclass
-class Production:
-    """The servers, and the lakehouse that the environment names."""
-
-    gcs: GcsServer
-    ssh: SshServer
-    models: ModelServer
-    lakehouse: Lakehouse
-
-    def rows(self, query: str, **parameters: object) -> list[Json]:
-        with self.lakehouse.database.begin() as connection:
-            return [dict(row) for row in connection.execute(text(query), parameters).mappings()]
-
-    def process(self, source: Path, **options: Any) -> Json:
-        row = self.lakehouse.intake.submit(str(source), Options(**options), submitted_by="test")
-        run_submission(self.lakehouse, row.intake_id)
-        return Results(self.lakehouse).submission(row, str(source))
 
 
 @pytest.fixture(scope="module")
 def production(
     copied_database: Callable[[], AbstractContextManager[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Production]:
-    folder = tmp_path_factory.mktemp("production")
-    with ExitStack() as stack:
-        gcs = stack.enter_context(GcsServer())
-        ssh = stack.enter_context(SshServer(folder / "ssh"))
-        models = stack.enter_context(ModelServer(answer=_answer, recording=Recording(SAMPLE, _words())))
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        url = stack.enter_context(copied_database())
-        gcs.create_bucket("media")
-        (folder / "models.yaml").write_text(yaml.safe_dump(_models(models.port, ssh.entry_fields())))
-        _set_environment(patch, gcs, folder, url)
-        settings = load_settings()
-        prepare_dagster(settings)
-        lakehouse = connect(settings)
-        yield Production(gcs, ssh, models, lakehouse)
-        lakehouse.database.engine.dispose()
-
-
-def _set_environment(patch: pytest.MonkeyPatch, gcs: GcsServer, folder: Path, database_url: str) -> None:
-    patch.setenv("DAGSTER_HOME", "")
-    patch.delenv("DAGSTER_HOME")
-    for name, value in {
-        "MOMENTS_HOME": folder / "home",
-        "MOMENTS_DATABASE_URL": database_url,
-        "MOMENTS_STORE_URL": "gs://media/lakehouse",
-        "MOMENTS_MODELS": folder / "models.yaml",
-        "MOMENTS_ASR_MODEL": "parakeet",
-        "MOMENTS_GENERATION_MODEL": "minimax",
-        "MOMENTS_REFINEMENT_MODEL": "qwen3_vl",
-        "STORAGE_EMULATOR_HOST": gcs.url,
-        "GOOGLE_APPLICATION_CREDENTIALS": gcs.key_file(folder),
-    }.items():
-        patch.setenv(name, str(value))
-
-
-def _models(port: int, ssh: Json) -> Json:
-    common = {"remote_host": "127.0.0.1", "remote_port": port, "ssh": ssh, "timeout_s": 60}
-    chat = {**common, "served_name": "stand-in", "context_tokens": 32768, "defaults": {"max_tokens": 2000}}
-    return {
-        "parakeet": {"kind": "asr", **common},
-        "minimax": {"kind": "chat", **chat, "price": {"input_per_million": 1.0}},
-        "qwen3_vl": {"kind": "vision", "supports_video": True, "parallel": 2, **chat},
-    }
+    recording = Recording(SAMPLE, _words())
+    with (
+        copied_database() as url,
+        ModelServer(answer=_answer, recording=recording) as models,
+        production_path(tmp_path_factory.mktemp("production"), url, models) as production,
+    ):
+        yield production
 
 
 def _words() -> list[Spoken]:
@@ -132,17 +63,10 @@ def _answer(asked: Asked) -> str:
 
 @pytest.fixture(scope="module")
 def result(production: Production) -> Json:
-    before = _in_use()
+    before = threads_and_ports()
     result = production.process(SAMPLE)
-    assert _in_use() == before
+    assert threads_and_ports() == before
     return result
-
-
-def _in_use() -> tuple[set[str], set[int]]:
-    """Threads and listening ports of this process, those of the stand-ins' own exchanges aside."""
-    threads = {thread.name for thread in threading.enumerate() if "process_request_thread" not in thread.name}
-    ports = {item.laddr.port for item in psutil.Process().net_connections("tcp") if item.status == psutil.CONN_LISTEN}
-    return threads, ports
 
 
 def test_every_asset_is_made(result: Json) -> None:

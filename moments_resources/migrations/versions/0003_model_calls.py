@@ -55,9 +55,9 @@ def _model_calls() -> None:
             "outcome",
             sa.Text(),
             nullable=False,
-            comment="open (on its way, or its process died), replied, refused (the reply could not be used) or failed.",
+            comment="open (waits, is on its way, or its process died), replied, refused (could not be used) or failed.",
         ),
-        _moment("started_at", "When it was sent."),
+        _moment("started_at", "When it was sent; while it is open: when it was asked for."),
         sa.Column(
             "seconds",
             sa.Float(),
