@@ -1,0 +1,107 @@
+"""The production path as tests have it: a bucket, an SSH host and models on loopback, and a lakehouse bound to them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from sqlalchemy import text
+
+from moments.results import Results
+from moments.services import Lakehouse, connect, prepare_dagster
+from moments.settings import load_settings
+from moments.worker import run_submission
+from moments_core.options import Options
+from tests.stand_ins.gcs_server import GcsServer
+from tests.stand_ins.model_server import ModelServer
+from tests.stand_ins.ssh_server import SshServer
+
+Json = dict[str, Any]
+
+#: The kind of each model; all of them stand behind the SSH host, on one server.
+MODELS = {"parakeet": "asr", "minimax": "chat", "qwen3_vl": "vision"}
+
+
+@dataclass
+class Production:
+    """The servers, and the lakehouse that the environment names."""
+
+    gcs: GcsServer
+    ssh: SshServer
+    models: ModelServer
+    lakehouse: Lakehouse
+
+    def rows(self, query: str, **parameters: object) -> list[Json]:
+        with self.lakehouse.database.begin() as connection:
+            return [dict(row) for row in connection.execute(text(query), parameters).mappings()]
+
+    def process(self, source: Path, **options: Any) -> Json:
+        """Submit, run the job in this process, return the result as `process --json` has it."""
+        row = self.lakehouse.intake.submit(str(source), Options(**options), submitted_by="test")
+        if self.lakehouse.intake.refusal(row) is None:
+            run_submission(self.lakehouse, row.intake_id)
+        return {"intake_id": row.intake_id, **Results(self.lakehouse).submission(row, str(source))}
+
+
+@contextmanager
+def production_path(folder: Path, database_url: str, models: ModelServer) -> Iterator[Production]:
+    """All of it, `models` behind the SSH host; the environment names it, for the processes that a test starts."""
+    with ExitStack() as stack:
+        gcs = stack.enter_context(GcsServer())
+        ssh = stack.enter_context(SshServer(folder / "ssh"))
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        gcs.create_bucket("media")
+        (folder / "models.yaml").write_text(yaml.safe_dump(entries(models.port, ssh.entry_fields())))
+        _set_environment(patch, gcs, folder, database_url)
+        settings = load_settings()
+        prepare_dagster(settings)
+        lakehouse = connect(settings)
+        yield Production(gcs, ssh, models, lakehouse)
+        lakehouse.database.engine.dispose()
+
+
+def entries(port: int, ssh: Json) -> dict[str, Json]:
+    """The models file: one of each kind, at `port` as the SSH host sees it."""
+    common = {"remote_host": "127.0.0.1", "remote_port": port, "ssh": ssh, "timeout_s": 60}
+    chat = {**common, "served_name": "stand-in", "context_tokens": 32768, "defaults": {"max_tokens": 2000}}
+    return {
+        "parakeet": {"kind": "asr", **common},
+        "minimax": {"kind": "chat", **chat, "price": {"input_per_million": 1.0}},
+        "qwen3_vl": {"kind": "vision", "supports_video": True, "parallel": 2, **chat},
+    }
+
+
+def threads_and_ports() -> tuple[set[str], set[int]]:
+    """Threads and listening ports of this process, those of the stand-ins' own exchanges aside."""
+    threads = {thread.name for thread in threading.enumerate() if "process_request_thread" not in thread.name}
+    return threads, listening_ports(psutil.Process())
+
+
+def listening_ports(process: psutil.Process) -> set[int]:
+    return {item.laddr.port for item in process.net_connections("tcp") if item.status == psutil.CONN_LISTEN}
+
+
+def _set_environment(patch: pytest.MonkeyPatch, gcs: GcsServer, folder: Path, database_url: str) -> None:
+    # Set and deleted by us, so that the value which `prepare_dagster` sets goes with this patch.
+    patch.setenv("DAGSTER_HOME", "")
+    patch.delenv("DAGSTER_HOME")
+    values: Mapping[str, object] = {
+        "MOMENTS_HOME": folder / "home",
+        "MOMENTS_DATABASE_URL": database_url,
+        "MOMENTS_STORE_URL": "gs://media/lakehouse",
+        "MOMENTS_MODELS": folder / "models.yaml",
+        "MOMENTS_ASR_MODEL": "parakeet",
+        "MOMENTS_GENERATION_MODEL": "minimax",
+        "MOMENTS_REFINEMENT_MODEL": "qwen3_vl",
+        "STORAGE_EMULATOR_HOST": gcs.url,
+        "GOOGLE_APPLICATION_CREDENTIALS": gcs.key_file(folder),
+    }
+    for name, value in values.items():
+        patch.setenv(name, str(value))
