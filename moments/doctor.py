@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from moments.remote_models import FIND, HEAR, REFINE, RemoteModels, Task
-from moments.services import Lakehouse, connect, is_up
+from moments.services import Lakehouse, connect, is_up, open_store
 from moments.settings import Settings, load_settings
 from moments_core.errors import MomentsError
 from moments_core.finder.find import LocalFinder
@@ -30,11 +30,12 @@ class Finding(NamedTuple):
 def examine() -> list[Finding]:
     """Check everything, also after something failed. Raises SettingsError where there is nothing to check with."""
     settings = load_settings()
-    lakehouse = connect(settings)
+    # A store's address that is none is one finding of several: what else is looked at needs no store.
+    lakehouse = connect(settings.model_copy(update={"store_url": None}))
     checks: list[tuple[str, Callable[[], str]]] = [
         ("database", lambda: _database(settings, lakehouse)),
         ("tables", lambda: _tables(settings, lakehouse)),
-        ("store", lakehouse.store.check),
+        ("store", lambda: open_store(settings).check()),
         ("ffmpeg", _ffmpeg),
         ("speech to text", lambda: _bound(lakehouse, settings.asr_model, LOCAL_SPEECH, HEAR)),
         ("moment finder", lambda: _bound(lakehouse, settings.generation_model, {"local": LocalFinder}, FIND)),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LOCATION = {".dagster/repository": "__repository__@moments"}
 
 #: Dagster's console logger writes every event; the event log holds them already.
-_QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
+QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 
 
 def main(argument: str) -> int:
@@ -86,7 +86,7 @@ def _execute(lakehouse: Lakehouse, instance: DagsterInstance, accepted: Accepted
         return job.execute_in_process(
             instance=instance,
             partition_key=accepted.video_id,
-            run_config={**accepted.run_config, **_QUIET},
+            run_config={**accepted.run_config, **QUIET},
             tags={**accepted.tags, **_LOCATION},
             raise_on_error=False,
         )
