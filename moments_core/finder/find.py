@@ -19,6 +19,7 @@ from moments_core.finder.vectors import TopicSpace, smoothed, topic_space
 from moments_core.finder.weights import Weights, shipped_weights
 from moments_core.moment import Found, Moment
 from moments_core.options import DEFAULT_MIN_SECONDS, Options
+from moments_core.plain_text import counted
 from moments_core.time import Span, to_ms
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class LocalFinder:
         named = titles(parts, said)
         moments = [Moment(*one) for one in zip(spans, named, worth, strict=True)]
         kept = _best(moments, options.max_moments)
-        return Found(kept, f"{_counted(len(kept), 'moment')} from {_counted(len(said), 'sentence')}{remark}")
+        return Found(kept, f"{counted(len(kept), 'moment')} from {counted(len(said), 'sentence')}{remark}")
 
     def _read(self, said: Sequence[Passage], content: VideoContent) -> _Talk:
         space = topic_space([passage.terms for passage in said])
@@ -165,7 +166,3 @@ def _best(moments: Sequence[Moment], most: int | None) -> tuple[Moment, ...]:
     """The `most` best by score, the earlier first where equal; in time order."""
     ranked = sorted(moments, key=lambda moment: -moment.score)[:most]
     return tuple(sorted(ranked, key=lambda moment: moment.span))
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -7,6 +7,8 @@ ones: whoever forces a step wants new answers. A reply that could not be used is
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,11 +50,13 @@ class StoredReply:
 
 
 class CallLedger:
-    """The calls of one attempt at one asset."""
+    """The calls of one attempt at one asset. `measure` is told, by name, what they took so far."""
 
-    def __init__(self, database: Database, attempt: Attempt) -> None:
+    def __init__(self, database: Database, attempt: Attempt, *, measure: Callable[..., None] | None = None) -> None:
         self._database = database
         self._attempt = attempt
+        self._measure = measure
+        self._spent: Counter[str] = Counter()
 
     def stored(self, model: str, request_sha256: str) -> StoredReply | None:
         """A reply to this question that came since the asset was last committed."""
@@ -74,7 +78,10 @@ class CallLedger:
         )
         with self._database.begin() as connection:
             row = connection.execute(query).first()
-        return StoredReply(row.call_id, row.reply, reused=True) if row else None
+        if row is None:
+            return None
+        self._spend(replies_reused=1)
+        return StoredReply(row.call_id, row.reply, reused=True)
 
     def keep_prompt(self, prompt: Prompt) -> None:
         """Keep the text of a prompt, so that every call and every moment leads to it."""
@@ -103,12 +110,15 @@ class CallLedger:
         """Keep the reply; what it says is not looked at. `cost` is that of the time."""
         text = storable_text(body)
         self._note(call_id, outcome="replied", reply=text, status=200, cost=cost, **_took(seconds))
+        self._spend(model_calls=1, model_seconds=seconds, model_cost=cost)
         return StoredReply(call_id, text, reused=False)
 
-    def charge(self, call_id: int, usage: Usage, price: Price) -> None:
+    def charge(self, reply: StoredReply, usage: Usage, price: Price) -> None:
         """Note the tokens that a call took, once its reply has told; done twice it changes nothing."""
-        time = func.coalesce(model_calls.c.seconds, 0) * price.per_hour / 3600
-        self._note(call_id, tokens_in=usage.tokens_in, tokens_out=usage.tokens_out, cost=time + usage.cost(price))
+        cost, time = usage.cost(price), func.coalesce(model_calls.c.seconds, 0) * price.per_hour / 3600
+        self._note(reply.call_id, tokens_in=usage.tokens_in, tokens_out=usage.tokens_out, cost=time + cost)
+        if not reply.reused:
+            self._spend(tokens_in=usage.tokens_in or 0, tokens_out=usage.tokens_out or 0, model_cost=cost)
 
     def refuse(self, call_id: int, error: MomentsError) -> None:
         """The reply can't be used: it stays, and is not taken again."""
@@ -117,11 +127,17 @@ class CallLedger:
     def fail(self, call_id: int, error: BaseException, *, seconds: float, status: int | None = None) -> None:
         """No reply came."""
         self._note(call_id, outcome="failed", status=status, **_took(seconds), **_why(error))
+        self._spend(model_calls_failed=1)
 
     def withdraw(self, call_id: int) -> None:
         """The call was never made."""
         with self._database.begin() as connection:
             connection.execute(delete(model_calls).where(model_calls.c.call_id == call_id))
+
+    def _spend(self, **more: float) -> None:
+        self._spent.update(more)
+        if self._measure:
+            self._measure(**{name: round(value, 4) for name, value in self._spent.items()})
 
     def _note(self, call_id: int, **values: object) -> None:
         with self._database.begin() as connection:

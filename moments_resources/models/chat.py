@@ -106,7 +106,7 @@ class ChatModel:
     def _opened(self, stored: StoredReply) -> ChatReply:
         with self._caller.reading(stored):
             completion = _completion(stored.body, self.entry)
-        self._caller.ledger.charge(stored.call_id, completion.usage.as_usage(), self.entry.price)
+        self._caller.ledger.charge(stored, completion.usage.as_usage(), self.entry.price)
         choice = completion.choices[0]
         return ChatReply(self.entry.key, choice.message.content or "", choice.finish_reason, stored)
 

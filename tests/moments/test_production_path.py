@@ -124,6 +124,14 @@ def test_every_call_is_a_row_and_none_is_left_open(production: Production, resul
     assert sum(row["n"] for row in rows) == len(production.models.asked)
 
 
+def test_what_the_calls_took_stands_in_the_measures_of_the_result(production: Production, result: Json) -> None:
+    rows = production.rows("select asset, measures from artifacts where measures ? 'model_calls' order by asset")
+    taken = {row["asset"]: row["measures"] for row in rows}
+    assert list(taken) == ["moments", "refined_moments", "transcript"]
+    assert taken["refined_moments"]["model_calls"] == len(result["moments"])
+    assert taken["moments"]["tokens_in"] > 0 < taken["moments"]["model_cost"]
+
+
 def test_the_bucket_holds_what_the_catalogue_names_and_nothing_else(production: Production, result: Json) -> None:
     named = production.rows(
         "select o->>'key' as key, (o->>'bytes')::bigint as bytes from artifacts, jsonb_array_elements(objects) o"
