@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 from urllib.parse import urlsplit
 
-from moments_core.errors import ServiceError, SettingsError
+from moments_core.errors import MomentsError, ServiceError, SettingsError
 from moments_resources.store.cache import Entry, LocalCache
 from moments_resources.store.file import link_or_copy
 from moments_resources.store.gcs_bucket import Bucket, Transfer
@@ -117,7 +117,15 @@ class GcsStore:
             bucket.delete(name)
         if read != probe.getvalue():
             raise ServiceError(f"{self.place} does not give back what was written to it: check what stands between.")
-        return f"{self.place} can be written, read and cleaned up."
+        return f"{self.place} can be written, read and cleaned up. {self._signing(name)}"
+
+    def _signing(self, name: str) -> str:
+        """Whether models can be given addresses of clips: no fault of the store, since they can be sent them inline."""
+        try:
+            self._signer.url(self._bucket.blob(name), self.place.bucket, lifetime_s=60)
+        except MomentsError as error:
+            return f"Its addresses can't be signed, so no model can open a clip by one: {error}"
+        return "Its addresses can be signed."
 
     def _store(self, path: Path, key: str, bring: Callable[[Path, Path], object]) -> StoredObject:
         entry = self._entry(key)

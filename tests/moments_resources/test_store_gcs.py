@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -438,6 +439,23 @@ def test_a_signed_address_opens_nothing_else(signing: GcsServer, store: GcsStore
 def test_a_signed_address_lives_for_15_minutes_at_most(signing: GcsServer, store: GcsStore, seconds: int) -> None:
     with pytest.raises(PermanentError, match="1 to 900 seconds"):
         store.signed_url("a/b", lifetime_s=seconds)
+
+
+def test_the_check_says_whether_addresses_can_be_signed(signing: GcsServer, store: GcsStore) -> None:
+    assert "can be signed" in store.check()
+
+
+def test_a_store_whose_addresses_can_not_be_signed_works_all_the_same(
+    store: GcsStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    login = tmp_path / "login.json"
+    person = {"type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "t"}
+    login.write_text(json.dumps(person))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(login))
+    said = store.check()
+    assert "can be written" in said
+    assert "can't be signed" in said
+    assert "iam.serviceAccountTokenCreator" in said
 
 
 def test_signing_contacts_nobody_where_there_is_a_key(signing: GcsServer, store: GcsStore) -> None:
