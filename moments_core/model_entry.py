@@ -211,7 +211,7 @@ def parse_entry(key: str, fields: object) -> ModelEntry:
     Raises SettingsError naming the field; evidence: `key`, `field`. No value is ever repeated.
     """
     if not isinstance(fields, Mapping):
-        raise SettingsError(f"Model {_shown(key)}: must be a map of fields, such as kind: chat.", key=_shown(key))
+        raise SettingsError(f"Model {shown_key(key)}: must be a map of fields, such as kind: chat.", key=shown_key(key))
     if "key" in fields:
         raise _refused(key, "key", "is not a field: the key is the name in front of the entry")
     try:
@@ -270,9 +270,10 @@ def _unknown(field: str) -> str:
 
 def _refused(key: str, field: str, says: str) -> SettingsError:
     name = field if _PLAIN_NAME.fullmatch(field) else "a field"
-    sentence = f"Model {_shown(key)}: {name} {says}"
-    return SettingsError(sentence if sentence[-1] in ".?" else f"{sentence}.", key=_shown(key), field=name)
+    sentence = f"Model {shown_key(key)}: {name} {says}"
+    return SettingsError(sentence if sentence[-1] in ".?" else f"{sentence}.", key=shown_key(key), field=name)
 
 
-def _shown(key: str) -> str:
+def shown_key(key: str) -> str:
+    """A model's key as it may be repeated: what was asked for may be a secret in the wrong place."""
     return key if re.fullmatch(r"[\w.-]{1,64}", key) and not _SECRET.search(key) else "(unreadable key)"

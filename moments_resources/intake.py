@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import insert, text, update
 
-from moments_core.errors import FailureClass, MomentsError, PermanentError, ResourceError, SourceError, TransientError
+from moments_core.errors import FailureClass, MomentsError, PermanentError, SourceError, TransientError
 from moments_core.options import Options
 from moments_core.source import parse_url, video_id_for_content
 from moments_resources.catalogue import evidence_of
@@ -67,13 +67,13 @@ class Intake:
 
         A URL is kept as it was submitted, its fragment aside: it is what will be fetched, and a signed query does not
         survive being put in order. Its normal form gives the video's name alone.
-        Every submission makes a row. One that can't be worked on is refused at once, with its reason kept beside
-        the row: `refusal` tells.
+        Every submission makes a row. One that can't be worked on is refused at once, be it for the source or for a
+        store that does not take it, with its reason kept beside the row: `refusal` tells.
         """
         asked: dict[str, Any] = {"submitted_by": submitted_by, "priority": priority}
         try:
             return self._insert(options, **self._identified(source), **asked)
-        except (SourceError, ResourceError) as error:
+        except MomentsError as error:
             row = self._insert(options, url=_without_secrets(source), video_id=None, name=None, **asked)
             self.refuse(row, error)
             return row

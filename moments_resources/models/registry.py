@@ -18,7 +18,7 @@ from sqlalchemy import RowMapping, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from moments_core.errors import SettingsError
-from moments_core.model_entry import BLOCKS, ModelEntry, check_field, parse_entry
+from moments_core.model_entry import BLOCKS, ModelEntry, check_field, parse_entry, shown_key
 from moments_resources.database import Database
 from moments_resources.tables import models
 
@@ -93,10 +93,12 @@ class Models:
         with self._database.begin() as connection:
             known: Sequence[str] = connection.scalars(select(models.c.key).order_by(models.c.key)).all()
         if not known:
-            return SettingsError("There are no models: describe them in models.yaml (MOMENTS_MODELS).")
+            return SettingsError(
+                f"There is no model {shown_key(key)}, nor any other: describe it in models.yaml (MOMENTS_MODELS)."
+            )
         close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
-        return SettingsError(f"There is no model of this name; {hint}")
+        hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}, or `local`."
+        return SettingsError(f"There is no model {shown_key(key)}: {hint}", model=shown_key(key))
 
 
 def read_models_file(path: Path) -> list[ModelEntry]:

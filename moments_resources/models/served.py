@@ -142,4 +142,4 @@ def _check_listed(entry: ModelEntry, names: list[str] | None, path: str) -> None
         return
     some = ", ".join(ascii(name[:60]) for name in names[:5]) + (", …" if len(names) > 5 else "")
     known = f"it serves {some}" if names else "it serves no model"
-    raise SettingsError(f"The server does not know {entry.served_name}: {known}. Set served_name.")
+    raise SettingsError(f"The server does not know {entry.served_name}: {known}; correct served_name.")

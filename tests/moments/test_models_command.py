@@ -153,5 +153,5 @@ def test_a_speech_model_hears_a_second_of_silence(
 
 
 def test_an_unknown_model_can_not_be_tested(lakehouse: Lakehouse, file: Path) -> None:
-    with pytest.raises(SettingsError, match="There are no models"):
+    with pytest.raises(SettingsError, match="There is no model"):
         models_command.test_model(lakehouse, "m")
