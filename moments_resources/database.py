@@ -32,10 +32,16 @@ class Database:
 
     @cached_property
     def engine(self) -> Engine:
+        # keepalives: a lock's connection says nothing for hours, and firewalls forget such connections.
         # pre_ping: a server that was restarted must not fail the first statement after it.
         # hide_parameters: the text of an unforeseen database error is kept in the history; a row's content is not.
+        alive = {"keepalives_idle": 60, "keepalives_interval": 15, "keepalives_count": 4}  # seconds, seconds, tries
         return create_engine(
-            self.url, pool_pre_ping=True, pool_size=2, hide_parameters=True, connect_args={"connect_timeout": 10}
+            self.url,
+            pool_pre_ping=True,
+            pool_size=2,
+            hide_parameters=True,
+            connect_args={"connect_timeout": 10, **alive},
         )
 
     @contextmanager
