@@ -70,14 +70,14 @@ def print_result(result: Json) -> None:
         f"[bold]{escape(result['source'])}[/]  {result['video_id']}  {clock(to_ms(result['duration']))}"
         f"{'  (was there already)' if reused else ''}"
     )
-    _print_moments(out, result["moments"])
+    _print_moments(out, result)
 
 
 def print_video(content: Json) -> None:
     """`moments show`."""
     out = _out()
     out.print(f"[bold]{content['video_id']}[/]  {clock(to_ms(content['duration'] or 0))}")
-    _print_moments(out, content["moments"])
+    _print_moments(out, content)
     for moment in content["moments"]:
         if moment["clip"]:
             out.print(f"{escape(moment['title'])}: {moment['clip']['uri']}", soft_wrap=True)
@@ -197,9 +197,13 @@ class Progress:
             sys.stderr.flush()
 
 
-def _print_moments(out: Console, moments: Sequence[Json]) -> None:
+def _print_moments(out: Console, content: Json) -> None:
+    """The moments, or why there are none."""
+    if content["note"]:
+        out.print(escape(f"{content['note']}."))
+        return
     table = _table("start", "end", "title", "score", "refined", "clip")
-    for moment in moments:
+    for moment in content["moments"]:
         refined, clip = moment["refined"], moment["clip"]
         table.add_row(
             clock(to_ms(moment["start_time"])),

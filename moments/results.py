@@ -50,13 +50,22 @@ class Results:
         return head | self.content(video_id, row.intake_id)
 
     def content(self, video_id: str | None, intake_id: int | None = None) -> Json:
-        """Duration, moments and assets of a video, as far as they exist."""
+        """Duration, moments and assets of a video, as far as they exist; `note` says why there are no moments."""
         duration = self.rows("select duration from public.videos where video_id = :id", id=video_id)
         return {
             "duration": float(duration[0]["duration"]) if duration else None,
             "moments": [self._moment(row) for row in self.rows(_MOMENTS, id=video_id)],
+            "note": self._note(video_id),
             "assets": self.assets(video_id, intake_id),
         }
+
+    def _note(self, video_id: str | None) -> str | None:
+        """What the finder said about a video in which it found nothing."""
+        query = """
+        select measures->>'note' as note from public.artifacts
+        where video_id = :id and asset = 'moments' and superseded_at is null and row_count = 0"""
+        found = self.rows(query, id=video_id)
+        return str(found[0]["note"]) if found else None
 
     def assets(self, video_id: str | None, intake_id: int | None = None) -> Json:
         """How each current asset was made; `reused` where this submission did not have to make it."""

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, NoReturn
 from moments.results import Results
 from moments.services import Lakehouse, apply_pools, connect, prepare_dagster, submission_lock
 from moments.settings import load_settings
-from moments_core.errors import MomentsError, TransientError
+from moments_core import errors
+from moments_core.errors import CancelledError, MomentsError, PermanentError, TransientError, reason
 from moments_resources.catalogue import DIED
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, ExecuteInProcessResult
+    from dagster_shared.error import SerializableErrorInfo
 
     from moments_sensors.intake import Accepted
 
@@ -61,6 +63,7 @@ def run_submission(lakehouse: Lakehouse, intake_id: int) -> bool:
     """Run the job for one row of url_intake; says whether it went well."""
     from dagster import DagsterInstance
 
+    from moments_sensors.ended import close
     from moments_sensors.intake import take_in
 
     accepted = take_in(lakehouse.intake, [lakehouse.intake.row(intake_id)])
@@ -71,6 +74,7 @@ def run_submission(lakehouse: Lakehouse, intake_id: int) -> bool:
         result = _execute(lakehouse, instance, accepted[0])
         if not result.success:
             _record_unrecorded(lakehouse, result, accepted[0])
+            close(lakehouse.catalogue, lakehouse.intake, result.dagster_run, _end_of_run(result))
         return bool(result.success)
 
 
@@ -95,15 +99,32 @@ def _execute(lakehouse: Lakehouse, instance: DagsterInstance, accepted: Accepted
 def _record_unrecorded(lakehouse: Lakehouse, result: ExecuteInProcessResult, accepted: Accepted) -> None:
     """A step that failed before its attempt began (a resource could not be made) has its cause in Dagster alone."""
     for event in result.get_step_failure_events():
-        error = event.step_failure_data.error
-        cause = (error.cause or error).message.strip() if error else "The step failed."
         lakehouse.catalogue.note_failure(
             accepted.video_id,
             str(event.step_key),
             run_id=result.run_id,
             intake_id=accepted.row.intake_id,
-            cause=cause,
+            error=_as_ours(event.step_failure_data.error),
         )
+
+
+def _end_of_run(result: ExecuteInProcessResult) -> MomentsError:
+    """Why a run ended in which no step failed: somebody stopped it between two of them, or Dagster's database went."""
+    failures = result.filter_events(lambda event: event.is_run_failure)
+    return _as_ours(failures[-1].job_failure_data.error if failures else None)
+
+
+def _as_ours(error: SerializableErrorInfo | None) -> MomentsError:
+    """What Dagster kept of an exception."""
+    if error is None:
+        return TransientError("The run ended before this was done: run it again.")
+    if error.cls_name in {"DagsterExecutionInterruptedError", "KeyboardInterrupt", "Interrupted"}:
+        return CancelledError(reason(KeyboardInterrupt()))
+    first = error.cause or error
+    ours = getattr(errors, first.cls_name or "", None)
+    kind = ours if isinstance(ours, type) and issubclass(ours, MomentsError) else PermanentError
+    # "module.Kind: message", as a traceback ends.
+    return kind(first.message.strip().partition(": ")[2] or first.message.strip())
 
 
 def _interrupt(_signal: int, _frame: object) -> NoReturn:

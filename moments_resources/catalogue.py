@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Column, Connection, RowMapping, Table, and_, func, insert, select, text, update
+from sqlalchemy import Column, Connection, RowMapping, Table, and_, exists, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
-from moments_core.errors import FenceError, MomentsError, TransientError, classify, reason
+from moments_core.errors import FailureClass, FenceError, MomentsError, TransientError, classify, reason
 from moments_resources.database import Database
 from moments_resources.storable import storable, storable_text
 from moments_resources.tables import ASSET_TABLES, artifacts, generation_configs, pipeline_history
@@ -163,21 +163,28 @@ class Catalogue:
     def close_failed(self, attempt: Attempt, error: BaseException, *, will_retry: bool) -> None:
         """Keep why the attempt ended; does nothing to an attempt that has ended already."""
         failure_class = classify(error)
-        outcome = "retrying" if will_retry else "cancelled" if failure_class == "cancelled" else "failed"
+        outcome = "retrying" if will_retry else _ended_as(error)
         open_one = and_(pipeline_history.c.attempt_id == attempt.attempt_id, pipeline_history.c.outcome == "running")
         evidence = evidence_of(error)
         with self.database.begin() as connection:
             _close(connection, open_one, outcome, failure_class.value, reason(error), evidence)
 
     def close_run(self, run_id: str, error: MomentsError) -> int:
-        """Close what a run that is over left open; says how many attempts that were."""
-        left = (pipeline_history.c.run_id == run_id) & pipeline_history.c.outcome.in_(("running", "retrying"))
-        failure_class = classify(error)
-        outcome = "cancelled" if failure_class == "cancelled" else "failed"
-        with self.database.begin() as connection:
-            return _close(connection, left, outcome, failure_class.value, str(error), {})
+        """Close what a run that is over left open; says how many attempts that were.
 
-    def note_failure(self, video_id: str, asset: str, *, run_id: str, intake_id: int | None, cause: str) -> None:
+        An attempt that was to be tried again is open where it was not.
+        """
+        open_one, newer = pipeline_history.c, pipeline_history.alias("newer").c
+        same = (newer.video_id == open_one.video_id) & (newer.asset == open_one.asset)
+        is_tried_again = exists().where(same, newer.attempt_id > open_one.attempt_id)
+        is_open = or_(open_one.outcome == "running", and_(open_one.outcome == "retrying", ~is_tried_again))
+        left = and_(open_one.run_id == run_id, is_open)
+        with self.database.begin() as connection:
+            return _close(connection, left, _ended_as(error), classify(error).value, str(error), {})
+
+    def note_failure(
+        self, video_id: str, asset: str, *, run_id: str, intake_id: int | None, error: MomentsError
+    ) -> None:
         """Keep a failure that no attempt of this run has recorded; does nothing where one has.
 
         Needs no turn: whoever is at work on the same asset of the same video stays so.
@@ -190,7 +197,8 @@ class Catalogue:
         with self.database.begin() as connection:
             if connection.execute(recorded.limit(1)).first() is None:
                 row = _new_attempt(connection, video_id, asset, run_id=run_id, intake_id=intake_id)
-                _close(connection, pipeline_history.c.attempt_id == row.attempt_id, "failed", "permanent", cause)
+                mine = pipeline_history.c.attempt_id == row.attempt_id
+                _close(connection, mine, _ended_as(error), classify(error).value, str(error))
 
     def note_progress(self, attempt: Attempt, done: float) -> None:
         """Write how far the attempt has come, 0..1."""
@@ -207,6 +215,10 @@ def evidence_of(error: BaseException) -> dict[str, object]:
     origin = error.__cause__
     kinds = {"error": type(error).__name__, **({"caused_by": type(origin).__name__} if origin else {})}
     return kinds | {name: _short(value) for name, value in facts.items()}
+
+
+def _ended_as(error: BaseException) -> str:
+    return "cancelled" if classify(error) is FailureClass.CANCELLED else "failed"
 
 
 def _short(value: object) -> object:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from moments_core.errors import CheckError, FailureClass, MomentsError, ServiceError, classify
 from moments_core.options import Options
 from moments_resources.catalogue import Artifact, Attempt, Catalogue, Draft, Recipe
+from moments_resources.store.locks import passing_lock, remove_unlocked
 
 T = TypeVar("T")
 
@@ -98,10 +99,13 @@ class Step:
         return self.request.video_id
 
     def folder(self) -> Path:
-        """A new scratch folder; gone when the step ends."""
+        """A new scratch folder; gone when the step ends. What killed processes left on this machine goes, too."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(self._scratch)
         path = self._scratch / f"{self.attempt.attempt_id}-{uuid.uuid4().hex[:8]}"
-        path.mkdir(parents=True)
+        self._resources.enter_context(passing_lock(_lock_of(path)))  # before there is a folder: none is without it
         self._resources.callback(shutil.rmtree, path, ignore_errors=True)
+        path.mkdir()
         return path
 
     def hold(self, resource: AbstractContextManager[T]) -> T:
@@ -161,3 +165,15 @@ class Step:
         )
         self._has_ended = True
         return artifact
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_suffix(".lock")
+
+
+def _remove_abandoned(scratch: Path) -> None:
+    """A folder in use has a lock file that its process holds."""
+    remove_unlocked(scratch, "*.lock")
+    for path in scratch.iterdir():
+        if path.is_dir() and not _lock_of(path).exists():
+            shutil.rmtree(path, ignore_errors=True)

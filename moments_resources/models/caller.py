@@ -98,6 +98,9 @@ class ModelCaller:
             fetching = portal.start_task_soon(self._fetch_all, batch)
             try:
                 fetching.result()
+            except BaseException:
+                self.link.close()  # it may be opened anew just now, in a thread that nothing else can cancel
+                raise
             finally:
                 fetching.cancel()
         if batch.failures:

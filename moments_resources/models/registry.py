@@ -94,7 +94,8 @@ class Models:
             known: Sequence[str] = connection.scalars(select(models.c.key).order_by(models.c.key)).all()
         if not known:
             return SettingsError(
-                f"There is no model {shown_key(key)}, nor any other: describe it in models.yaml (MOMENTS_MODELS)."
+                f"There is no model {shown_key(key)}, nor any other: describe it in models.yaml (MOMENTS_MODELS), or "
+                "choose `local`."
             )
         close = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}, or `local`."

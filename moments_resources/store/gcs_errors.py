@@ -30,7 +30,11 @@ def gcs_faults_named(bucket: str) -> Iterator[None]:
     """
     try:
         yield
-    except _foreign() as error:
+    except Exception as error:
+        # Asked here, and not in the clause: a signal may interrupt the first import of Google's libraries, and what is
+        # left of them then fails in every import that follows.
+        if not isinstance(error, _foreign()):
+            raise
         raise named(error, bucket) from None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from moments_core.errors import CancelledError, FenceError, MediaError, NetworkError, TransientError
+from moments_core.errors import CancelledError, FenceError, MediaError, NetworkError, PermanentError, TransientError
 from moments_resources.catalogue import DIED, Artifact, Attempt, Catalogue, Draft, Recipe, canonical_sha256, evidence_of
 
 Sql = Callable[..., list[dict[str, Any]]]
@@ -423,16 +423,27 @@ def test_a_dead_run_is_closed_and_no_other(catalogue: Catalogue, attempt: Attemp
     ]
 
 
+def test_what_was_tried_again_keeps_its_own_reason(catalogue: Catalogue, attempt: Attempt, sql: Sql) -> None:
+    catalogue.close_failed(attempt, NetworkError("The line broke."), will_retry=True)
+    again = catalogue.open_attempt(attempt.video_id, attempt.asset, run_id="run-1")
+    catalogue.close_failed(again, NetworkError("It broke again."), will_retry=False)
+    assert catalogue.close_run("run-1", TransientError(DIED)) == 0
+    causes = sql("select outcome, cause from pipeline_history order by attempt_id")
+    assert [tuple(row.values()) for row in causes] == [("retrying", "The line broke."), ("failed", "It broke again.")]
+
+
 def test_a_failure_that_no_attempt_recorded_is_kept(catalogue: Catalogue, video_id: str, sql: Sql) -> None:
     for cause in ("There is no audio.", "Again."):
-        catalogue.note_failure(video_id, "moments", run_id="run-1", intake_id=7, cause=cause)
+        catalogue.note_failure(video_id, "moments", run_id="run-1", intake_id=7, error=PermanentError(cause))
     assert sql("select outcome, class, cause, intake_id from pipeline_history") == [
         {"outcome": "failed", "class": "permanent", "cause": "There is no audio.", "intake_id": 7}
     ]
 
 
 def test_noting_one_runs_failure_does_not_end_the_work_of_another(catalogue: Catalogue, attempt: Attempt) -> None:
-    catalogue.note_failure(attempt.video_id, attempt.asset, run_id="run-2", intake_id=None, cause="No such model.")
+    catalogue.note_failure(
+        attempt.video_id, attempt.asset, run_id="run-2", intake_id=None, error=PermanentError("No such model.")
+    )
     assert catalogue.commit(draft(attempt, 10)).version == 1
 
 
