@@ -158,7 +158,7 @@ def test_a_file_that_does_not_fit_into_the_store_is_kept_as_a_failed_submission_
         ({"MOMENTS_DATABASE_URL": "postgresql://me:hunter2@127.0.0.1:9/x"}, 1, "PostgreSQL does not answer"),
         ({"MOMENTS_DATABASE_URL": "mysql://localhost/x"}, 2, "MOMENTS_DATABASE_URL must be a PostgreSQL URL"),
         ({"MOMENTS_DATABASE_URL": "me:hunter2@nowhere"}, 2, "MOMENTS_DATABASE_URL is not a URL"),
-        ({"MOMENTS_STORE_URL": "s3://bucket"}, 2, "MOMENTS_STORE_URL must be file:///path or gs://bucket/prefix, not s3"),
+        ({"MOMENTS_STORE_URL": "s3://bucket"}, 2, "must be file:///path or gs://bucket/prefix, not s3"),
         ({"MOMENTS_POOLS": "asr=0"}, 2, "MOMENTS_POOLS: 'asr=0' is no limit"),
         ({"MOMENTS_MAX_HOURS": "six"}, 2, "MOMENTS_MAX_HOURS: "),
         ({"MOMENTS_ALLOW_PRIVATE_HOSTS": "perhaps"}, 2, "MOMENTS_ALLOW_PRIVATE_HOSTS: "),
