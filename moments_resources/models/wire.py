@@ -16,14 +16,19 @@ _MAX_ERROR_BYTES = 20_000
 
 async def reply_body(response: httpx2.Response) -> bytes:
     """The body of a 2xx response that is being streamed. Raises StatusError for another, ReplyError for a flood."""
-    if not response.is_success:
-        raise StatusError(response.status_code, dict(response.headers), await _beginning(response))
+    await raise_failure(response)
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk
         if len(body) > MAX_REPLY_BYTES:
             raise ReplyError(f"The model's reply is larger than {MAX_REPLY_BYTES // 1_000_000} MB, so it is no reply.")
     return bytes(body)
+
+
+async def raise_failure(response: httpx2.Response) -> None:
+    """Raises StatusError, with the beginning of the body, for a response that is none of 2xx."""
+    if not response.is_success:
+        raise StatusError(response.status_code, dict(response.headers), await _beginning(response))
 
 
 async def _beginning(response: httpx2.Response) -> str:

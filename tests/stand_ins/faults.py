@@ -92,10 +92,10 @@ def json_of_another_kind(exchange: Exchange) -> None:
     exchange.send(Reply(200, b'{"hello": ["world", 1, null]}'))
 
 
-def huge_body(exchange: Exchange, *, megabytes: int = 512) -> None:
+def huge_body(exchange: Exchange, *, megabytes: int = 512, code: int = 200) -> None:
     """A reply that begins well and goes on for `megabytes`, or until the client has enough."""
     piece = b" " * 2**20
-    exchange.raw(exchange.head(Reply(200, b""), length=megabytes * len(piece)) + b'{"id": "')
+    exchange.raw(exchange.head(Reply(code, b""), length=megabytes * len(piece)) + b'{"id": "')
     exchange.raw(piece[8:])
     for _ in range(megabytes - 1):
         if not exchange.wait(0):

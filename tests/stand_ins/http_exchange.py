@@ -36,7 +36,8 @@ class Asked:
     """A request as it came. `at` and `ended_at` are `time.monotonic()`, the same clock in all processes of a machine.
 
     `seen` holds what the server made of it (a video that it watched, a sound that it heard). `fault` names the one
-    that was played; `status` is what was answered, None where nothing was.
+    that was played; `status` is what was answered, None where nothing was;
+    `answered_bytes` counts heads and bodies.
     """
 
     method: str
@@ -47,6 +48,7 @@ class Asked:
     seen: list[Any] = field(default_factory=list)
     fault: str | None = None
     status: int | None = None
+    answered_bytes: int = 0
     ended_at: float | None = None
 
     @cached_property
@@ -87,6 +89,7 @@ class Exchange:
     def raw(self, data: bytes) -> None:
         self.before_answer()
         self._handler.connection.sendall(data)
+        self.asked.answered_bytes += len(data)
 
     def wait(self, seconds: float | None) -> bool:
         """Let time pass; False as soon as the client is gone or the server closes."""

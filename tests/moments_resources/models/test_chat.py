@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -307,6 +308,17 @@ def test_an_envelope_that_is_not_whole_is_kept_refused_and_asked_for_again_by_th
     assert calls(sql) == ["refused", "replied"]
 
 
+def test_every_envelope_that_is_not_whole_is_refused_before_the_first_is_told(
+    model_server: ModelServer, new_step: NewStep, chat_for: ChatFor, question: Question, sql: Sql
+) -> None:
+    model_server.faults.extend([faults.not_json, faults.not_json])
+    questions = [question(f"number {n}") for n in range(3)]
+    with pytest.raises(ServiceError, match="no whole chat completion"):
+        ask(model_server, questions, new_step, chat_for)
+    assert calls(sql) == ["refused", "refused", "replied"]
+    assert len(ask(model_server, questions, new_step, chat_for)) == 3
+
+
 @pytest.mark.parametrize(
     ("fault", "words"), [("cut_by_length", "max_tokens"), ("empty_content", "said nothing"), ("no_content", "nothing")]
 )
@@ -335,6 +347,16 @@ def test_a_flood_is_no_reply(
 ) -> None:
     model_server.faults.append(faults.huge_body)
     assert "larger than 32 MB" in str(failure(model_server, question(), new_step, chat_for))
+
+
+def test_of_a_flood_in_an_error_the_beginning_is_read(
+    model_server: ModelServer, new_step: NewStep, chat_for: ChatFor, question: Question
+) -> None:
+    """OpenAI's own client would read all of it into memory before it tells the status."""
+    model_server.faults.append(partial(faults.huge_body, code=400, megabytes=200))
+    assert "status 400" in str(failure(model_server, question(), new_step, chat_for))
+    (asked,) = model_server.asked
+    assert asked.answered_bytes < 50_000_000  # what lies in the buffers of the sockets is sent, too
 
 
 @pytest.mark.parametrize("fault", [faults.quoting_the_key, faults.refused_quoting_the_key])
