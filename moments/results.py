@@ -65,7 +65,7 @@ class Results:
         select measures->>'note' as note from public.artifacts
         where video_id = :id and asset = 'moments' and superseded_at is null and row_count = 0"""
         found = self.rows(query, id=video_id)
-        return str(found[0]["note"]) if found else None
+        return found[0]["note"] or None if found else None
 
     def assets(self, video_id: str | None, intake_id: int | None = None) -> Json:
         """How each current asset was made; `reused` where this submission did not have to make it."""

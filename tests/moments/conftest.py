@@ -27,6 +27,8 @@ from moments.worker import run_submission
 from moments_core.options import Options
 from moments_resources.database import Database
 from moments_resources.store.file import FileStore
+from tests.moments.production import Production, production_path
+from tests.stand_ins.model_server import ModelServer
 
 Json = dict[str, Any]
 
@@ -128,6 +130,21 @@ def _work(intake_ids: Sequence[int], at_once: int) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         with ProcessPoolExecutor(at_once, mp_context=get_context("fork")) as pool:
             list(pool.map(worker.main, map(str, intake_ids)))
+
+
+@pytest.fixture(scope="module")
+def small_production(
+    copied_database: Callable[[], AbstractContextManager[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Production]:
+    """The production path of a file's tests, with one small video that went through all of it."""
+    with (
+        copied_database() as url,
+        ModelServer(served=("stand-in",)) as models,
+        production_path(tmp_path_factory.mktemp("production"), url, models) as production,
+    ):
+        result = production.process(production.video)
+        assert result["status"] == "completed", result["error"]
+        yield production
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
 import psutil
 import pytest
 import yaml
@@ -41,10 +44,23 @@ class Production:
     ssh: SshServer
     models: ModelServer
     lakehouse: Lakehouse
+    folder: Path
 
     def rows(self, query: str, **parameters: object) -> list[Json]:
         with self.lakehouse.database.begin() as connection:
             return [dict(row) for row in connection.execute(text(query), parameters).mappings()]
+
+    @property
+    def video(self) -> Path:
+        """Half a minute in which somebody speaks three times: its speech goes to a model in three calls."""
+        path = self.folder / "video.mp4"
+        return path if path.exists() else small_video(path)
+
+    def known_models(self, **entries: Json) -> None:
+        """Add to the models file, which adds to the table."""
+        path = self.folder / "models.yaml"
+        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **entries}))
+        self.lakehouse.models()
 
     def process(self, source: Path, **options: Any) -> Json:
         """Submit, run the job in this process, return the result as `process --json` has it."""
@@ -82,8 +98,17 @@ def production_path(folder: Path, database_url: str, models: ModelServer) -> Ite
         settings = load_settings()
         prepare_dagster(settings)
         lakehouse = connect(settings)
-        yield Production(gcs, ssh, models, lakehouse)
+        yield Production(gcs, ssh, models, lakehouse, folder)
         lakehouse.database.engine.dispose()
+
+
+def small_video(path: Path, *, title: str = "") -> Path:
+    """Speech, which here is noise, for 3 of every 14 seconds; `title` makes another file of it."""
+    picture = ["-f", "lavfi", "-i", "testsrc2=s=160x90:r=10:d=31"]
+    sound = ["-f", "lavfi", "-i", "anoisesrc=r=16000:a=0.5:d=31,volume='lt(mod(t,14),3)':eval=frame"]
+    coded = ["-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac", "-metadata", f"title={title}"]
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *picture, *sound, *coded, str(path)], check=True)
+    return path
 
 
 def entries(port: int, ssh: Json) -> dict[str, Json]:
@@ -95,6 +120,16 @@ def entries(port: int, ssh: Json) -> dict[str, Json]:
         "minimax": {"kind": "chat", **chat, "price": {"input_per_million": 1.0}},
         "qwen3_vl": {"kind": "vision", "supports_video": True, "parallel": 2, **chat},
     }
+
+
+def until(found: Callable[[], Any], *, seconds: float = 60) -> Any:
+    """What `found` gives, once it gives something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := found():
+            return value
+        time.sleep(0.02)
+    raise AssertionError("it did not happen in time")
 
 
 def threads_and_ports() -> tuple[set[str], set[int]]:

@@ -221,7 +221,7 @@ def test_an_unknown_model_is_answered_with_the_one_that_was_meant(models: Models
 
 
 def test_an_unknown_model_that_resembles_none_is_answered_with_all(models: Models) -> None:
-    with pytest.raises(SettingsError, match="there are hosted, minimax"):
+    with pytest.raises(SettingsError, match="There is no model zzz: choose one of hosted, minimax"):
         models.entry("zzz")
 
 
