@@ -90,6 +90,6 @@ class RemoteModels:
             entry,
             link=step.hold(ModelLink(entry)),
             database=database,
-            ledger=CallLedger(database, step.attempt, measure=step.measure),
+            ledger=CallLedger(database, step.attempt, measure=step.measure, since_run=step.is_forced),
             decided_by=decided_by,
         )

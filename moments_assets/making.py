@@ -36,6 +36,7 @@ def make(declared: Declared, context: dg.AssetExecutionContext, inputs: Mapping[
     with failures_named(declared.name), Step(*_for_step(declared, context)) as step:
         asked = _asked(context)
         step.options = Options.model_validate({name: getattr(asked, name) for name in declared.options})
+        step.is_forced = bool(asked.force)
         tools = {name: _chosen(getattr(context.resources, name), asked, step) for name in declared.tools}
         step.recipe = _recipe(declared, tools, step.options)
         tables = {name: unread.read() for name, unread in inputs.items()}

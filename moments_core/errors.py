@@ -127,6 +127,12 @@ def classify(error: BaseException) -> FailureClass:
     return FailureClass.PERMANENT
 
 
+def may_help_at_once(error: BaseException) -> bool:
+    """Whether trying again within seconds may help: it is transient, and nobody has said when to come back."""
+    named = isinstance(error, MomentsError) and "not_before_s" in error.evidence
+    return classify(error) is FailureClass.TRANSIENT and not named
+
+
 def reason(error: BaseException) -> str:
     """One sentence for the user, whatever was raised."""
     if isinstance(error, MomentsError):

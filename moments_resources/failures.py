@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 
-from moments_core.errors import FailureClass, classify, reason
+from moments_core.errors import classify, may_help_at_once, reason
 from moments_resources.catalogue import evidence_of
 
 _LONGEST = 1000  # characters of one piece of evidence in the event log; the history keeps more
@@ -39,5 +39,5 @@ def failures_named(asset: str) -> Iterator[None]:
         raise dg.Failure(
             description=reason(error),
             metadata={"class": classify(error).value, "asset": asset, **evidence},
-            allow_retries=classify(error) is FailureClass.TRANSIENT,
+            allow_retries=may_help_at_once(error),
         ) from error

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from moments_core.errors import CheckError, FailureClass, MomentsError, ServiceError, classify
+from moments_core.errors import CheckError, MomentsError, ServiceError, may_help_at_once
 from moments_core.options import Options
 from moments_resources.catalogue import Artifact, Attempt, Catalogue, Draft, Recipe
 from moments_resources.store.locks import passing_lock, remove_unlocked
@@ -38,8 +38,8 @@ class StepRequest:
 class Step:
     """A context in which one asset of one video is made. Leaving it always ends the attempt and frees all.
 
-    `recipe`, `options` and `inputs` (versions by asset) are set inside, once they are known: an error in finding them
-    out is a failure of this attempt too.
+    `recipe`, `options`, `inputs` (versions by asset) and `is_forced` are set inside, once they are known: an error in
+    finding them out is a failure of this attempt too.
     """
 
     def __init__(self, catalogue: Catalogue, scratch: Path, request: StepRequest) -> None:
@@ -47,6 +47,7 @@ class Step:
         self.recipe = Recipe("", {})
         self.options = Options()
         self.inputs: Mapping[str, int] = {}
+        self.is_forced = False  # everything is to be made anew, with new replies of models
         self.measures: dict[str, Any] = {}
         self.previews: dict[str, str] = {}
         self._catalogue = catalogue
@@ -87,7 +88,7 @@ class Step:
             raise nothing
 
     def _record(self, error: BaseException) -> None:
-        will_retry = self.request.retries_left and classify(error) is FailureClass.TRANSIENT
+        will_retry = self.request.retries_left and may_help_at_once(error)
         try:
             self._catalogue.close_failed(self.attempt, error, will_retry=will_retry)
         except (MomentsError, SQLAlchemyError) as second:

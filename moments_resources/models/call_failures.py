@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 
 from moments_core.errors import MomentsError, NetworkError, PermanentError, ServiceError, SettingsError
 from moments_core.model_entry import ModelEntry
+from moments_core.scrubbing import scrubbed
 
+#: Of one call; then the step fails and is tried again as a whole, with the replies that came.
+TRIES = 5
+MOST_TIME_OUTS = 2  # of one call: each costs the model as much as a reply
 MAX_WAIT_S = 120.0  # for a server that names a time; a later one is the business of the next run
-_SAID_LENGTH = 300  # characters of the server's own words; they tell what a 400 is about
-
 _BUSY = {408, 425, 429, 503}
-_SECRETS = re.compile(r"(?i)(bearer\s+)\S+|\bsk-[\w-]{8,}|\?[^\s\"']*|data:[\w/]+;base64,\S+")
 
 
 class StatusError(Exception):
@@ -31,12 +32,16 @@ class StatusError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CallFailure:
-    """Why a call brought no reply. `wait_s`: the time that the server asked for; `way_is_broken`: reopen the link."""
+    """Why a call brought no reply. `wait_s`: the time that the server asked for.
+
+    `way_is_broken`: the link should be looked at. `most_tries`: how often such a call is made.
+    """
 
     error: MomentsError
     status: int | None = None
     wait_s: float | None = None
     way_is_broken: bool = False
+    most_tries: int = TRIES
 
 
 def failure_of(entry: ModelEntry, error: BaseException, *, secret: str | None) -> CallFailure | None:
@@ -47,12 +52,13 @@ def failure_of(entry: ModelEntry, error: BaseException, *, secret: str | None) -
         return _answered(entry, error, secret)
     if isinstance(error, (TimeoutError, httpx2.TimeoutException)):
         sentence = f"The model {entry.key} did not answer within {entry.timeout_s:g} s: see whether its server is well."
-        return CallFailure(ServiceError(sentence, model=entry.key), way_is_broken=True)
-    if isinstance(error, httpx2.TransportError):
+        error_of_ours = ServiceError(sentence, model=entry.key)
+        return CallFailure(error_of_ours, way_is_broken=True, most_tries=MOST_TIME_OUTS)
+    if isinstance(error, httpx2.RequestError):
         sentence = f"The connection to the model {entry.key} broke ({_kind(error)}): run this again."
         return CallFailure(NetworkError(sentence, model=entry.key), way_is_broken=True)
     if isinstance(error, MomentsError):
-        return CallFailure(error)
+        return CallFailure(error, way_is_broken=isinstance(error, NetworkError))
     return None
 
 
@@ -72,6 +78,8 @@ def _meaning(entry: ModelEntry, status: int, said: str, wait_s: float | None) ->
         return SettingsError(f"{sentence}run `moments models test {entry.key}`.", **evidence)
     if status == 429:
         when = f" in {math.ceil(wait_s)} s" if wait_s is not None else " later"
+        if wait_s is not None and wait_s > MAX_WAIT_S:
+            evidence["not_before_s"] = math.ceil(wait_s)
         return ServiceError(f"The model {entry.key} has too much to do (status 429): run this again{when}.", **evidence)
     if status in _BUSY or status >= 500:
         sentence = f"The server of the model {entry.key} failed (status {status}): run this again, or see its log."
@@ -88,18 +96,10 @@ def retry_after(value: str | None) -> float | None:
         return float(value)
     try:
         at = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):  # what a hostile date makes of it
         return None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return max(0.0, (at - datetime.now(UTC)).total_seconds())
-
-
-def scrubbed(text: str, secret: str | None = None) -> str:
-    """A server's words in one short line, without keys, queries of URLs and inline files."""
-    short = text[: 20 * _SAID_LENGTH]
-    short = short.replace(secret, "***") if secret else short
-    plain = " ".join(_SECRETS.sub(lambda found: f"{found[1] or ''}***", short).split())
-    return "".join(letter for letter in plain if letter.isprintable())[:_SAID_LENGTH].rstrip(". ")
 
 
 def _kind(error: BaseException) -> str:

@@ -9,47 +9,60 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from moments_core.errors import FailureClass, ReplyError, ServiceError, classify
+from moments_core.errors import FailureClass, MomentsError, NetworkError, ServiceError, classify
 from moments_core.model_entry import ModelEntry
+from moments_core.scrubbing import without_secrets
 from moments_resources.catalogue import canonical_sha256
 from moments_resources.database import Database
-from moments_resources.models.breaker import check_breaker
+from moments_resources.models.breaker import rest_s
 from moments_resources.models.call_failures import MAX_WAIT_S, CallFailure, failure_of
-from moments_resources.models.calls import CallLedger, StoredReply
+from moments_resources.models.calls import StoredReply
 from moments_resources.turns import Turns
 
 if TYPE_CHECKING:
     import httpx2
 
+    from moments_resources.models.ledger import Ledger
     from moments_resources.models.link import ModelLink
 
-TRIES = 3  # of one call; then the step fails and is tried again as a whole, with the replies that came
-PAUSES_S = (1.0, 4.0)  # between the tries, where the server names no time of its own
+Send: TypeAlias = "Callable[[httpx2.AsyncClient, str], Awaitable[bytes]]"
+"""Sends a question to an address and gives the body of a 2xx reply.
+
+It raises StatusError for any other, and lets errors of the transport through.
+"""
+
+# Between the tries, where the server names no time of its own: together as long as a model server takes to start.
+PAUSES_S = (1.0, 4.0, 15.0, 30.0)
 MOST_AT_ONCE = 8  # calls of one step; each that waits holds a connection of the database
-_STORE_TRIES = 3  # a reply has been paid for: a database that is away for a second must not cost it
+MOST_REST_S = 120.0  # twice as long as a model server takes to start
+FRESH_S = 600.0  # what was prepared longer ago is made anew: a signed address lives for 15 minutes
+_KEEP_TRYING_S = 10.0  # a reply has been paid for: a database that is away for a moment must not cost it
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """One question. `identity` is JSON that decides the reply: nothing in it may change from try to try.
 
-    `send` takes an HTTP client and the model's address, and gives the body of a 2xx reply; it raises StatusError for
-    any other, and lets errors of the transport through. `weight` is the call's share of the progress.
+    `prepare` makes what is sent: in a thread, before the call has its turn, and only where it is made at all. Its
+    errors are the step's, not the model's. `weight` is the call's share of the progress.
     """
 
     identity: Mapping[str, object]
-    send: Callable[[httpx2.AsyncClient, str], Awaitable[bytes]]
+    prepare: Callable[[], Send]
     prompt_sha256: str | None = None
     weight: int = 1
 
 
 class ModelCaller:
-    """Calls one model for one step. `decided_by`: what else decides a reply besides a call's identity."""
+    """Calls one model for one step. `decided_by`: what else decides a reply besides a call's identity.
+
+    `pauses_s`: between the tries of a call. `patience_s`: how long a call waits for a model that is left alone.
+    """
 
     def __init__(
         self,
@@ -57,8 +70,10 @@ class ModelCaller:
         *,
         link: ModelLink,
         database: Database,
-        ledger: CallLedger,
+        ledger: Ledger,
         decided_by: Mapping[str, object] | None = None,
+        pauses_s: Sequence[float] = PAUSES_S,
+        patience_s: float = MOST_REST_S,
     ) -> None:
         self.entry = entry
         self.ledger = ledger
@@ -66,6 +81,8 @@ class ModelCaller:
         self._decided_by = {"model": entry.key, "served_name": entry.served_name, **(decided_by or {})}
         self._database = database
         self._turns = Turns(database)
+        self._pauses_s = pauses_s
+        self._patience_s = patience_s
 
     def call_all(self, calls: Sequence[Call], *, on_done: Callable[[int], None] | None = None) -> list[StoredReply]:
         """The replies, in the order of the calls. `on_done` gets the weight that is done so far, from any thread.
@@ -83,10 +100,13 @@ class ModelCaller:
 
     @contextmanager
     def reading(self, reply: StoredReply) -> Iterator[None]:
-        """Read a reply inside: a ReplyError, or a ServiceError for a broken envelope, marks it as refused."""
+        """Read a reply inside: an error marks it as refused, so that no retry takes it again.
+
+        Any error: a reply that finds a defect of the reader would find it in every run.
+        """
         try:
             yield
-        except (ReplyError, ServiceError) as error:
+        except Exception as error:
             self.ledger.refuse(reply.call_id, error)
             raise
 
@@ -108,13 +128,10 @@ class ModelCaller:
 
     async def _fetch_all(self, batch: _Batch) -> None:
         import anyio
-        import httpx2
 
         todo = iter(batch.missing)
         width = min(self.entry.parallel, MOST_AT_ONCE, len(batch.missing))
-        # No proxy, no .netrc, no redirect that would carry a key elsewhere; the deadline is ours.
-        client = httpx2.AsyncClient(trust_env=False, timeout=None, follow_redirects=False)
-        async with client, anyio.create_task_group() as tasks:
+        async with _http_client() as client, anyio.create_task_group() as tasks:
             for _ in range(width):
                 tasks.start_soon(self._work, batch, todo, client)
 
@@ -128,42 +145,63 @@ class ModelCaller:
                 batch.failures.append(error)
 
     async def _reply(self, call: Call, sha256: str, client: httpx2.AsyncClient) -> StoredReply:
-        from anyio import sleep, to_thread
+        """The reply, after as many tries as may help. Time in which the model is left alone is no try."""
+        from anyio import sleep
 
-        for tried in range(1, TRIES + 1):
-            address = await to_thread.run_sync(self.link.address)
-            reply = await self._try(call, sha256, client, address)
-            if isinstance(reply, StoredReply):
-                return reply
-            if tried == TRIES or not _may_go_well(reply):
-                raise reply.error
-            await sleep(_pause_s(tried, reply))
-            if reply.way_is_broken:
-                await to_thread.run_sync(self.link.reopened, address)
-        raise AssertionError  # the last try returned or raised
+        tried, rested_s = 0, 0.0
+        while True:
+            got = await self._try(call, sha256, client)
+            if isinstance(got, StoredReply):
+                return got
+            if isinstance(got, _Resting):
+                rested_s += got.seconds
+                self._check_patience(rested_s)
+                await sleep(got.seconds)
+                continue
+            tried += 1
+            if tried >= got.most_tries or not _may_go_well(got):
+                raise got.error
+            await sleep(self._pause_s(tried, got))
 
-    async def _try(
-        self, call: Call, sha256: str, client: httpx2.AsyncClient, address: str
-    ) -> StoredReply | CallFailure:
+    async def _try(self, call: Call, sha256: str, client: httpx2.AsyncClient) -> StoredReply | CallFailure | _Resting:
+        """One turn of the call: what came of it, or that the model rests."""
+        from anyio import to_thread
+
+        send, made_at, address = await to_thread.run_sync(call.prepare), monotonic(), ""
         # Noted before the turn: nothing is written while the model stands idle, and the row tells who waits for it.
         number = self.ledger.begin(self.entry.key, sha256, call.prompt_sha256)
         sent = _Stopwatch()
         try:
             async with self._turn():
-                check_breaker(self._database, self.entry.key)
+                ready = await self._ready()
+                if not isinstance(ready, str):
+                    self.ledger.withdraw(number)
+                    return ready
+                address = ready
+                if monotonic() - made_at > FRESH_S:
+                    send = await to_thread.run_sync(call.prepare)
                 with sent.running():
-                    body = await self._in_time(call.send(client, address))
+                    body = await self._in_time(send(client, address))
         except BaseException as error:
             failure = failure_of(self.entry, error, secret=self.link.api_key)
-            if not sent.seconds:  # no call was made
-                self.ledger.withdraw(number)
-            else:
-                shown, status = (failure.error, failure.status) if failure else (error, None)
-                self.ledger.fail(number, shown, seconds=sent.seconds, status=status)
-            if failure is None:  # the end of the step, or a defect
+            self._note_end(number, error, failure, sent)
+            if failure is None or not sent.seconds:  # the end of the step, a defect, or nothing of the model's
                 raise
-            return failure
-        return await self._kept(number, body, sent.seconds)
+        else:
+            return await self._kept(number, body, sent.seconds)
+        await self._look_at_the_way(failure, address)
+        return failure
+
+    async def _ready(self) -> str | CallFailure | _Resting:
+        """The address to call now; or that the model rests, or why there is no way to it."""
+        from anyio import to_thread
+
+        if not self.ledger.is_a_trial and (seconds := rest_s(self._database, self.entry.key)):
+            return _Resting(seconds)
+        try:
+            return await to_thread.run_sync(self.link.address)  # another call may have opened it anew
+        except MomentsError as error:
+            return CallFailure(error)
 
     async def _in_time(self, sending: Awaitable[bytes]) -> bytes:
         from anyio import fail_after
@@ -171,17 +209,38 @@ class ModelCaller:
         with fail_after(self.entry.timeout_s):
             return await sending
 
+    def _note_end(self, number: int, error: BaseException, failure: CallFailure | None, sent: _Stopwatch) -> None:
+        try:
+            if not sent.seconds:  # no call was made
+                self.ledger.withdraw(number)
+                return
+            shown, status = (failure.error, failure.status) if failure else (error, None)
+            self.ledger.fail(number, shown, seconds=sent.seconds, status=status)
+        except MomentsError as second:
+            error.add_note(f"The end of this call could not be noted: {second}")
+
+    async def _look_at_the_way(self, failure: CallFailure, address: str) -> None:
+        """Open the way anew where that is what broke. That it can't be opened is found out by the next try."""
+        from anyio import to_thread
+
+        if failure.way_is_broken:
+            with suppress(NetworkError, ServiceError):
+                await to_thread.run_sync(self.link.reopened, address)
+
     async def _kept(self, number: int, body: bytes, seconds: float) -> StoredReply:
+        """Store a reply; for as long as the call took, if need be."""
         from anyio import CancelScope, sleep
 
         text, cost = body.decode(errors="replace"), seconds * self.entry.price.per_hour / 3600
-        for _ in range(_STORE_TRIES - 1):
+        text, until = without_secrets(text, self.link.api_key), monotonic() + max(seconds, _KEEP_TRYING_S)
+        while True:
             try:
                 return self.ledger.keep(number, text, seconds=seconds, cost=cost)
             except ServiceError:
+                if monotonic() > until:
+                    raise
                 with CancelScope(shield=True):
                     await sleep(1)
-        return self.ledger.keep(number, text, seconds=seconds, cost=cost)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -193,6 +252,42 @@ class ModelCaller:
         with ExitStack() as held:
             await to_thread.run_sync(held.enter_context, turn)
             yield
+
+    def _check_patience(self, rested_s: float) -> None:
+        if rested_s > self._patience_s:
+            raise ServiceError(
+                f"The model {self.entry.key} fails again and again, and waiting for it did not help: run `moments "
+                f"models test {self.entry.key}`.",
+                model=self.entry.key,
+            )
+
+    def _pause_s(self, tried: int, failure: CallFailure) -> float:
+        """What the server asks for, else a pause that grows; with jitter, so that callers don't come back as one."""
+        asked = failure.wait_s if failure.wait_s is not None else self._pauses_s[tried - 1]
+        return asked + random.uniform(0, 0.25) * asked  # noqa: S311 - no secret
+
+
+def _http_client() -> httpx2.AsyncClient:
+    import ssl
+
+    import httpx2
+
+    # No proxy, no .netrc, no redirect that would carry a key elsewhere; the deadline is ours. A connection a call: one
+    # that lay idle may be closed by the server just when it is used, which would look like a fault.
+    return httpx2.AsyncClient(
+        trust_env=False,
+        timeout=None,
+        follow_redirects=False,
+        limits=httpx2.Limits(max_keepalive_connections=0),
+        verify=ssl.create_default_context(),  # as the health check has it
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Resting:
+    """The model is left alone for so long."""
+
+    seconds: float
 
 
 @dataclass
@@ -233,9 +328,3 @@ class _Batch:
 def _may_go_well(failure: CallFailure) -> bool:
     is_soon = failure.wait_s is None or failure.wait_s <= MAX_WAIT_S
     return is_soon and classify(failure.error) is FailureClass.TRANSIENT
-
-
-def _pause_s(tried: int, failure: CallFailure) -> float:
-    """What the server asks for, else a pause that grows; with jitter, so that callers don't come back as one."""
-    asked = failure.wait_s if failure.wait_s is not None else PAUSES_S[tried - 1]
-    return asked + random.uniform(0, 0.25) * max(asked, 1.0)  # noqa: S311 - no secret

@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
-from moments_core.errors import MomentsError, classify, reason
+from moments_core.errors import classify, reason
 from moments_core.model_entry import Price
 from moments_resources.catalogue import Attempt
 from moments_resources.database import Database
 from moments_resources.storable import storable_text
-from moments_resources.tables import artifacts, model_calls, prompts
+from moments_resources.tables import artifacts, model_calls, pipeline_history, prompts
 
 if TYPE_CHECKING:
     from moments_core.prompts import Prompt
@@ -50,12 +50,25 @@ class StoredReply:
 
 
 class CallLedger:
-    """The calls of one attempt at one asset. `measure` is told, by name, what they took so far."""
+    """The calls of one attempt at one asset. `measure` is told, by name, what they took so far.
 
-    def __init__(self, database: Database, attempt: Attempt, *, measure: Callable[..., None] | None = None) -> None:
+    `since_run`: replies of earlier runs are not taken, for who started this one wants new ones.
+    """
+
+    is_a_trial = False
+
+    def __init__(
+        self,
+        database: Database,
+        attempt: Attempt,
+        *,
+        measure: Callable[..., None] | None = None,
+        since_run: bool = False,
+    ) -> None:
         self._database = database
         self._attempt = attempt
         self._measure = measure
+        self._since_run = since_run
         self._spent: Counter[str] = Counter()
 
     def stored(self, model: str, request_sha256: str) -> StoredReply | None:
@@ -72,6 +85,7 @@ class CallLedger:
                 model_calls.c.model == model,
                 model_calls.c.outcome == "replied",
                 model_calls.c.attempt_id > func.coalesce(committed.scalar_subquery(), 0),
+                *([model_calls.c.attempt_id.in_(self._of_this_run())] if self._since_run else []),
             )
             .order_by(model_calls.c.call_id.desc())
             .limit(1)
@@ -82,6 +96,9 @@ class CallLedger:
             return None
         self._spend(replies_reused=1)
         return StoredReply(row.call_id, row.reply, reused=True)
+
+    def _of_this_run(self) -> Any:
+        return select(pipeline_history.c.attempt_id).where(pipeline_history.c.run_id == self._attempt.run_id)
 
     def keep_prompt(self, prompt: Prompt) -> None:
         """Keep the text of a prompt, so that every call and every moment leads to it."""
@@ -120,7 +137,7 @@ class CallLedger:
         if not reply.reused:
             self._spend(tokens_in=usage.tokens_in or 0, tokens_out=usage.tokens_out or 0, model_cost=cost)
 
-    def refuse(self, call_id: int, error: MomentsError) -> None:
+    def refuse(self, call_id: int, error: BaseException) -> None:
         """The reply can't be used: it stays, and is not taken again."""
         self._note(call_id, outcome="refused", **_why(error))
 

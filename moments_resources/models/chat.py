@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from moments_core.errors import ReplyError, ServiceError
 from moments_core.model_entry import ModelEntry
-from moments_resources.models.caller import Call, ModelCaller
+from moments_resources.models.caller import Call, ModelCaller, Send
 from moments_resources.models.calls import StoredReply, Usage
 from moments_resources.models.wire import raise_failure, reply_body
 
@@ -101,8 +101,8 @@ class ChatModel:
     def _call(self, request: ChatRequest) -> Call:
         asked = request.identity if request.identity is not None else {"messages": request.messages}
         identity = {"asked": asked, "schema": request.schema, "prompt": request.prompt.sha256}
-        send = partial(_send, self.entry, self._caller.link.api_key, request)
-        return Call(identity, send, prompt_sha256=request.prompt.sha256)
+        prepare = partial(_prepared, self.entry, self._caller.link.api_key, request)
+        return Call(identity, prepare, prompt_sha256=request.prompt.sha256)
 
     def _all_opened(self, replies: Sequence[StoredReply]) -> list[ChatReply]:
         opened: list[ChatReply] = []
@@ -129,28 +129,29 @@ def chat_parameters(entry: ModelEntry) -> dict[str, object]:
     return {"served_name": entry.served_name, **entry.defaults.model_dump(exclude_none=True)}
 
 
-async def _send(
-    entry: ModelEntry, api_key: str | None, request: ChatRequest, client: httpx2.AsyncClient, address: str
-) -> bytes:
-    import openai
-    from anyio import to_thread
-
+def _prepared(entry: ModelEntry, api_key: str | None, request: ChatRequest) -> Send:
+    """The body and headers of a request, with its messages made."""
     asked = entry.defaults.model_dump(exclude_none=True)
-    beyond_openai = {"top_k": asked.pop("top_k")} if "top_k" in asked else None
-    made = request.messages
-    # In a thread: to sign an address may take a question to Google, and other calls are on their way meanwhile.
-    messages: Any = await to_thread.run_sync(made) if callable(made) else made
-    form: Any = {"name": "reply", "strict": True, "schema": dict(request.schema)}
+    body = {
+        "model": entry.served_name or "",
+        "messages": request.messages() if callable(request.messages) else request.messages,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "reply", "strict": True, "schema": dict(request.schema)},
+        },
+        "extra_body": {"top_k": asked.pop("top_k")} if "top_k" in asked else None,
+        "extra_headers": _headers(api_key),
+        **asked,
+    }
+    return partial(_send, body)
+
+
+async def _send(body: dict[str, Any], client: httpx2.AsyncClient, address: str) -> bytes:
+    import openai
+
     completions = _client(client, address).chat.completions.with_streaming_response
     try:
-        async with completions.create(
-            model=entry.served_name or "",
-            messages=messages,
-            response_format={"type": "json_schema", "json_schema": form},
-            extra_headers=_headers(api_key),
-            extra_body=beyond_openai,
-            **asked,
-        ) as response:
+        async with completions.create(**body) as response:
             return await reply_body(response.http_response)
     except openai.APIConnectionError as error:  # it stands around a StatusError and a time-out, too
         raise error.__cause__ or error from None

@@ -95,7 +95,10 @@ class ParakeetSpeech:
             return []
         key = self._caller.link.api_key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        calls = [Call(piece.identity, partial(_send, piece, headers), weight=piece.span.length_ms) for piece in pieces]
+        calls = [
+            Call(piece.identity, partial(partial, _send, piece, headers), weight=piece.span.length_ms)
+            for piece in pieces
+        ]
         with _advice(pieces):
             return self._caller.call_all(calls, on_done=on_done)
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from moments_core.errors import MomentsError
 from moments_core.model_entry import Price
-from moments_resources.models.calls import CallLedger, StoredReply, Usage
+from moments_resources.models.calls import StoredReply, Usage
 
 if TYPE_CHECKING:
     from moments_core.prompts import Prompt
 
 
-class UnnotedCalls(CallLedger):
+class UnnotedCalls:
     """A ledger that forgets: every question is a new one."""
 
-    def __init__(self) -> None:
-        """Needs no database and no attempt."""
+    is_a_trial = True
 
     def stored(self, model: str, request_sha256: str) -> StoredReply | None:  # noqa: ARG002
         return None
@@ -31,8 +29,8 @@ class UnnotedCalls(CallLedger):
 
     def charge(self, reply: StoredReply, usage: Usage, price: Price) -> None: ...
 
-    def refuse(self, call_id: int, error: MomentsError) -> None: ...
-
-    def withdraw(self, call_id: int) -> None: ...
+    def refuse(self, call_id: int, error: BaseException) -> None: ...
 
     def fail(self, call_id: int, error: BaseException, *, seconds: float, status: int | None = None) -> None: ...
+
+    def withdraw(self, call_id: int) -> None: ...

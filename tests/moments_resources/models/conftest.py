@@ -19,6 +19,7 @@ from moments_resources.step import Step
 from tests.stand_ins.model_server import ModelServer
 
 PROMPT = Prompt("test", "1", "Say what you are asked for.")
+PAUSES_S = (0.02,) * 4
 SCHEMA = {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]}
 
 
@@ -31,23 +32,24 @@ def model_server() -> Iterator[ModelServer]:
 @pytest.fixture
 def no_threads_left() -> Iterator[None]:
     """Nothing that a call starts outlives it."""
-    before = {thread for thread in threading.enumerate() if "stand-in" not in thread.name}
+    before = set(threading.enumerate())
     yield
-    left = [thread.name for thread in threading.enumerate() if thread not in before and "stand-in" not in thread.name]
-    assert [name for name in left if "process_request" not in name] == []
+    left = [thread.name for thread in threading.enumerate() if thread not in before]
+    assert [name for name in left if not name.startswith("stand-in")] == []
 
 
 @pytest.fixture
 def caller_for(database: Database) -> Callable[..., ModelCaller]:
     """A caller of this model for a step that was entered."""
 
-    def make(entry: ModelEntry, step: Step) -> ModelCaller:
+    def make(entry: ModelEntry, step: Step, **more: float) -> ModelCaller:
         return ModelCaller(
             entry,
             link=step.hold(ModelLink(entry, connect_s=5)),
             database=database,
-            ledger=CallLedger(database, step.attempt),
+            ledger=CallLedger(database, step.attempt, since_run=step.is_forced),
             decided_by=chat_parameters(entry),
+            **{"pauses_s": PAUSES_S, **more},
         )
 
     return make

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from moments_core.errors import MomentsError, NetworkError, PermanentError, ReplyError, ServiceError, SettingsError
-from moments_resources.models import breaker, caller
+from moments_resources.models import breaker, call_failures
+from moments_resources.models.caller import ModelCaller
 from moments_resources.models.chat import ChatModel, ChatRequest
 from moments_resources.step import Step
 from tests.stand_ins import faults
@@ -31,12 +32,6 @@ Sql = Callable[..., list[dict[str, Any]]]
 NewStep = Callable[..., Step]
 ChatFor = Callable[..., ChatModel]
 Question = Callable[..., ChatRequest]
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pauses between tries, shortened: what is tested is which tries there are."""
-    monkeypatch.setattr(caller, "PAUSES_S", (0.01, 0.01))
 
 
 def echo(asked: Asked) -> str:
@@ -195,6 +190,36 @@ def test_after_a_commit_the_same_question_is_a_new_one(
     assert len(model_server.asked) == 2
 
 
+def test_who_forces_a_step_gets_new_replies_and_its_retries_reuse_them(
+    model_server: ModelServer, new_step: NewStep, chat_for: ChatFor, question: Question
+) -> None:
+    ask(model_server, [question()], new_step, chat_for)
+
+    def forced(asset: str) -> Step:
+        step = new_step(asset, run_id="forced")
+        step.is_forced = True
+        return step
+
+    ask(model_server, [question()], forced, chat_for)
+    ask(model_server, [question()], forced, chat_for)
+    assert len(model_server.asked) == 2
+
+
+def test_a_reply_that_breaks_its_reader_is_not_taken_again(
+    model_server: ModelServer, new_step: NewStep, chat_for: ChatFor, question: Question, sql: Sql
+) -> None:
+    def read() -> None:
+        with new_step("moments") as step:
+            chat = chat_for(model_server.entry(), step)
+            (reply,) = chat.ask_all([question()])
+            with chat.reading(reply):
+                raise OverflowError("a defect of the reader")
+
+    with pytest.raises(OverflowError):
+        read()
+    assert calls(sql) == ["refused"]
+
+
 def test_another_temperature_is_another_question(
     model_server: ModelServer, new_step: NewStep, chat_for: ChatFor, question: Question
 ) -> None:
@@ -289,11 +314,11 @@ def _for(new_step: NewStep, video_id: str) -> NewStep:
 def test_a_reply_that_does_not_come_in_time_is_given_up(
     model_server: ModelServer, new_step: NewStep, chat_for: ChatFor, question: Question, sql: Sql, fault: str
 ) -> None:
-    model_server.faults.extend([faults.FAULTS[fault]] * caller.TRIES)
+    model_server.faults.extend([faults.FAULTS[fault]] * call_failures.MOST_TIME_OUTS)
     error = failure(model_server, question(), new_step, chat_for, timeout_s=0.4)
     assert isinstance(error, ServiceError)
     assert "did not answer within 0.4 s" in str(error)
-    assert calls(sql) == ["failed"] * caller.TRIES
+    assert calls(sql) == ["failed"] * call_failures.MOST_TIME_OUTS
 
 
 @pytest.mark.parametrize("fault", ["half_json", "not_json", "json_of_another_kind"])
@@ -375,6 +400,49 @@ def test_no_key_comes_back_with_an_error(
     assert "stand-in" in str(error)
 
 
+def test_no_key_and_no_signature_is_kept_of_a_reply_with_status_200(
+    new_step: NewStep, chat_for: ChatFor, question: Question, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN_KEY", "very-secret-value")
+    body = b'{"error": "Bearer very-secret-value at https://x.example/clip?X-Goog-Signature=abcdef0123&a=1"}'
+    with ModelServer() as server:
+        server.faults.append(faults.status(200, body=body))
+        fields = {"base_url": f"{server.url}/v1", "api_key_env": "STAND_IN_KEY"}
+        error = failure(server, question(), new_step, chat_for, **fields)
+    kept = str([error, error.evidence, sql("select * from model_calls"), sql("select * from pipeline_history")])
+    assert "very-secret" not in kept
+    assert "abcdef0123" not in kept
+
+
+def test_a_date_that_no_calendar_knows_is_no_time_to_wait_for(
+    model_server: ModelServer, new_step: NewStep, chat_for: ChatFor, question: Question, sql: Sql
+) -> None:
+    hostile = {"Retry-After": "Mon, 01 Jan 2026 00:00:00 +99999999999999"}
+    model_server.faults.append(faults.status(429, headers=hostile))
+    assert ask(model_server, [question()], new_step, chat_for)
+    assert calls(sql) == ["failed", "replied"]
+
+
+def test_a_body_that_is_not_packed_as_it_says_is_a_fault_of_the_server(
+    model_server: ModelServer, new_step: NewStep, chat_for: ChatFor, question: Question, sql: Sql
+) -> None:
+    model_server.faults.append(faults.status(200, body=b"no gzip", headers={"Content-Encoding": "gzip"}))
+    assert ask(model_server, [question()], new_step, chat_for)
+    assert sql("select class from model_calls where outcome = 'failed'") == [{"class": "transient"}]
+
+
+def test_what_is_sent_is_made_before_the_turn_and_its_errors_are_none_of_the_models(
+    model_server: ModelServer, new_step: NewStep, chat_for: ChatFor, question: Question, sql: Sql
+) -> None:
+    def sign() -> Any:
+        raise ServiceError("Google can't sign.")
+
+    late = ChatRequest(question().prompt, sign, question().schema, identity={"clip": "sha"})
+    error = failure(model_server, late, new_step, chat_for)
+    assert str(error) == "Google can't sign."
+    assert calls(sql) == []
+
+
 def test_what_a_server_says_of_a_bad_request_reaches_the_user(
     model_server: ModelServer, new_step: NewStep, chat_for: ChatFor, question: Question
 ) -> None:
@@ -393,28 +461,64 @@ def test_a_redirect_is_not_followed_since_it_would_carry_the_key_along(
     assert len(model_server.asked) == 1
 
 
-def test_a_server_that_fails_again_and_again_is_left_alone_for_a_while(
+@pytest.fixture
+def broken(
     model_server: ModelServer, new_step: NewStep, chat_for: ChatFor, question: Question, sql: Sql
+) -> Callable[[float], None]:
+    """`broken(28)`: the server has failed again and again for a while, the last time 28 s ago."""
+
+    def make(ago_s: float) -> None:
+        model_server.faults.extend([faults.status(500)] * breaker.FAILURES)
+        failure(model_server, question("is anybody there?"), new_step, chat_for)
+        sql(
+            "update model_calls set started_at = started_at - make_interval(secs => :ago"
+            " + :span * ((select max(call_id) from model_calls) - call_id))",
+            ago=ago_s,
+            span=breaker.SPAN_S / (breaker.FAILURES - 1),
+        )
+
+    return make
+
+
+def test_a_server_that_fails_again_and_again_is_left_alone_for_a_while_and_then_asked(
+    model_server: ModelServer, new_step: NewStep, chat_for: ChatFor, question: Question, broken: Callable[[float], None]
 ) -> None:
-    model_server.fault_for = lambda _: faults.status(500)
-    for _ in range(2):
-        failure(model_server, question(), new_step, chat_for)
-    assert len(model_server.asked) == breaker.FAILURES
-    resting = failure(model_server, question(), new_step, chat_for)
-    assert isinstance(resting, ServiceError)
-    assert "models test stand-in" in str(resting)
-    assert len(model_server.asked) == breaker.FAILURES
-    model_server.fault_for = lambda _: None
-    sql("update model_calls set started_at = started_at - make_interval(secs => :rest)", rest=breaker.REST_S)
+    broken(breaker.REST_S - 2)
+    before = time.monotonic()
     assert ask(model_server, [question()], new_step, chat_for)
+    assert model_server.asked[-1].at - before > 1
+
+
+def test_waiting_for_a_server_has_an_end_and_names_what_to_do(
+    model_server: ModelServer,
+    new_step: NewStep,
+    caller_for: Callable[..., ModelCaller],
+    question: Question,
+    broken: Callable[[float], None],
+    sql: Sql,
+) -> None:
+    broken(0)
+    asked = len(model_server.asked)
+    with pytest.raises(ServiceError, match="moments models test stand-in"), new_step("moments") as step:
+        ChatModel(caller_for(model_server.entry(), step, patience_s=1)).ask_all([question()])
+    assert len(model_server.asked) == asked
+    assert sql("select 1 from model_calls where outcome = 'open'") == []
+
+
+def test_calls_that_break_together_are_one_fault_and_soon_over(
+    model_server: ModelServer, new_step: NewStep, chat_for: ChatFor, question: Question
+) -> None:
+    model_server.faults.extend([faults.reset] * 8)
+    assert len(ask(model_server, [question(f"{n}") for n in range(8)], new_step, chat_for, parallel=8)) == 8
+    assert len(model_server.asked) == 16
 
 
 def test_a_server_that_is_only_busy_is_not_taken_for_a_broken_one(
-    model_server: ModelServer, new_step: NewStep, chat_for: ChatFor, question: Question
+    model_server: ModelServer, new_step: NewStep, chat_for: ChatFor, question: Question, sql: Sql
 ) -> None:
-    model_server.faults.extend([faults.too_many(after_s=0)] * (breaker.FAILURES + 1))
-    for _ in range(2):
-        failure(model_server, question(), new_step, chat_for)
+    model_server.faults.extend([faults.too_many(after_s=0)] * breaker.FAILURES)
+    failure(model_server, question(), new_step, chat_for)
+    sql("update model_calls set started_at = started_at - make_interval(secs => 5.0 * (10 - call_id % 10))")
     assert ask(model_server, [question()], new_step, chat_for)
 
 
