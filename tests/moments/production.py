@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -27,6 +26,7 @@ from moments_assets.jobs import process_video
 from moments_assets.partitions import INTAKE_TAG
 from moments_core.options import Options
 from tests.stand_ins.gcs_server import GcsServer
+from tests.stand_ins.leftovers import our_threads
 from tests.stand_ins.model_server import ModelServer
 from tests.stand_ins.ssh_server import SshServer
 
@@ -133,9 +133,8 @@ def until(found: Callable[[], Any], *, seconds: float = 60) -> Any:
 
 
 def threads_and_ports() -> tuple[set[str], set[int]]:
-    """Threads and listening ports of this process, those of the stand-ins' own exchanges aside."""
-    threads = {thread.name for thread in threading.enumerate() if "process_request_thread" not in thread.name}
-    return threads, listening_ports(psutil.Process())
+    """Threads and listening ports of this process, those of the stand-ins aside."""
+    return our_threads(), listening_ports(psutil.Process())
 
 
 def listening_ports(process: psutil.Process) -> set[int]:

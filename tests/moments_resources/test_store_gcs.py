@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -26,6 +25,7 @@ from moments_resources.store.gcs import GcsPlace, GcsStore
 from moments_resources.store.gcs_bucket import Transfer
 from tests.stand_ins.gcs_server import Fault, GcsServer
 from tests.stand_ins.google_machine import GoogleMachine
+from tests.stand_ins.leftovers import our_threads
 
 MB = 2**20
 LARGE = 9 * MB  # the library sends 8 MiB and less in one request
@@ -560,10 +560,10 @@ def test_what_others_keep_in_the_bucket_is_no_object(
 
 
 def test_no_thread_is_left(gcs: GcsServer, machine: Machine, large: Path) -> None:
-    before = {thread.name for thread in threading.enumerate() if "process_request" not in thread.name}
+    before = our_threads()
     stored = machine("a").adopt(large, "a/large.mp4")
     machine("b").local(stored.key)
-    assert {thread.name for thread in threading.enumerate() if "process_request" not in thread.name} == before
+    assert our_threads() == before
 
 
 def test_a_full_disk_is_a_shortage(

@@ -1,8 +1,4 @@
-"""HTTP over real sockets for stand-in servers: one request at a time, and every way in which an answer can go wrong.
-
-A stand-in that hangs must not hang its test: closing the server wakes every thread that waits, ends its connection
-and joins it.
-"""
+"""HTTP over real sockets for stand-in servers: one request at a time, and every way in which an answer can go wrong."""
 
 from __future__ import annotations
 
@@ -10,15 +6,15 @@ import json
 import select
 import socket
 import struct
-import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any, Self
+
+from tests.stand_ins.connections import Connections
 
 
 @dataclass(frozen=True)
@@ -111,10 +107,9 @@ class HttpStandIn:
     """A server on a free port of 127.0.0.1. `answer` serves each request, in a thread of its connection."""
 
     def __init__(self, answer: Callable[[Exchange], None], proper: Callable[[Asked], Reply], *, port: int = 0) -> None:
-        self._server = _Server(("127.0.0.1", port), _Handler)
+        self._server = _Server(_Handler, port=port)
         self._server.answer, self._server.proper = answer, proper
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="stand-in")
-        self._thread.start()
+        self._server.start()
 
     @property
     def port(self) -> int:
@@ -122,17 +117,11 @@ class HttpStandIn:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return self._server.url
 
     def close(self) -> None:
         """End every connection and thread; idempotent. Raises what a thread failed with: that is a defect here."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-            self._server.end_connections()
-            self._server.server_close()
-        if self._server.defects:
-            raise self._server.defects.pop()
+        self._server.close()
 
     def break_connections(self) -> None:
         """End all open connections, and go on serving new ones."""
@@ -150,40 +139,9 @@ class HttpStandIn:
             error.add_note(f"The stand-in failed too: {defect!r}")
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # so that server_close() joins them
-    request_queue_size = 1024
+class _Server(Connections):
     answer: Callable[[Exchange], None]
     proper: Callable[[Asked], Reply]
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.defects: list[BaseException] = []
-        self._connections: set[socket.socket] = set()
-        self._lock = threading.Lock()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._lock:
-            self._connections.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._lock:
-            self._connections.discard(request)
-        super().shutdown_request(request)
-
-    def end_connections(self) -> None:
-        with self._lock:
-            for connection in self._connections:
-                try:
-                    connection.shutdown(socket.SHUT_RDWR)
-                except OSError:  # gone already
-                    continue
-
-    def handle_error(self, _request: Any, _client_address: Any) -> None:
-        error = sys.exception()
-        if error is not None and not isinstance(error, OSError):  # an OSError: the client went away
-            self.defects.append(error)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -34,6 +34,11 @@ class Leftovers:
         assert not left, f"left behind: {left}"
 
 
+def our_threads() -> set[str]:
+    """The names of this process's threads, those of stand-ins aside."""
+    return {thread.name for thread in threading.enumerate() if not thread.name.startswith("stand-in")}
+
+
 def _open_files() -> set[str]:
     found = set()
     for link in _FILES.iterdir() if _FILES.exists() else ():

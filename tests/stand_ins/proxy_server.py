@@ -8,12 +8,12 @@ import select
 import socket
 import ssl
 import struct
-import sys
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Self
+
+from tests.stand_ins.connections import Connections
 
 
 @dataclass(frozen=True)
@@ -90,58 +90,21 @@ class ProxyServer:
     """Serves each request by `answer`, in a thread of its connection."""
 
     def __init__(self, answer: Callable[[Asked], None]) -> None:
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server(_Handler)
         self._server.answer = answer
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="proxy")
-        self._thread.start()
+        self._server.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self._server.url
 
     def close(self) -> None:
         """End every connection and thread. Raises what a thread failed with: that is a defect here."""
-        self._server.shutdown()
-        self._thread.join()
-        self._server.end_connections()
-        self._server.server_close()
-        if self._server.defects:
-            raise self._server.defects.pop()
+        self._server.close()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # so that server_close() joins them
-    request_queue_size = 128
+class _Server(Connections):
     answer: Callable[[Asked], None]
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.defects: list[BaseException] = []
-        self._connections: set[socket.socket] = set()
-        self._lock = threading.Lock()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._lock:
-            self._connections.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._lock:
-            self._connections.discard(request)
-        super().shutdown_request(request)
-
-    def end_connections(self) -> None:
-        with self._lock:
-            for connection in self._connections:
-                try:
-                    connection.shutdown(socket.SHUT_RDWR)
-                except OSError:  # gone already
-                    continue
-
-    def handle_error(self, _request: Any, _client_address: Any) -> None:
-        error = sys.exception()
-        if error is not None and not isinstance(error, OSError):  # an OSError: the client went away
-            self.defects.append(error)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -50,7 +50,7 @@ class SshServer:
         self._logins: set[_Login] = set()
         self._loop = asyncio.new_event_loop()
         self._acceptor: asyncssh.SSHAcceptor | None = None
-        self._thread = threading.Thread(target=self._loop.run_forever, name="ssh server")
+        self._thread = threading.Thread(target=self._loop.run_forever, name="stand-in ssh server")
 
     @property
     def connections(self) -> int:
