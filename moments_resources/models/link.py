@@ -39,7 +39,7 @@ class ModelLink:
         return self._opened(broken=None)
 
     def reopened(self, broken: str) -> str:
-        """The address of a way that works again, after a call over `broken` failed.
+        """The address of a way that works, after a call over `broken` failed: the same one where it still does.
 
         Callers that come together share one opening, and its failure; so does one that comes late.
         """
@@ -75,9 +75,24 @@ class ModelLink:
             if self._openings != seen:  # somebody tried while we waited
                 if self._failure is not None:
                     raise _again(self._failure, str(self._failure))
-                if self._address is not None:  # direct: it leads to the same address
+                if self._address is not None:  # it may lead to the same address
                     return self._address
+            if self._address is not None and self._still_leads(self._address):
+                self._openings, self._failure = self._openings + 1, None  # who waits meanwhile need not look too
+                return self._address
             return self._open()
+
+    def _still_leads(self, address: str) -> bool:
+        """Whether the model answers there: a call that failed need not have failed on its way.
+
+        One time-out closed the tunnel under all other calls of its step.
+        """
+        try:
+            with reached(address, self._connect_s) as connection:
+                check_served(self._entry, connection, address)
+        except MomentsError:
+            return False
+        return True
 
     def _open(self) -> str:
         self._shut()
