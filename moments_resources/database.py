@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -174,9 +174,7 @@ def lock_key(name: str) -> int:
 
 def take_lock(connection: Connection, name: str, while_waiting: Callable[[], None] | None = None) -> None:
     """Wait for an advisory lock, in waits of a second; `while_waiting` is called after each of them and may raise."""
-    while not _lock_in_time(connection, name):
-        if while_waiting:
-            while_waiting()
+    wait_for(connection, "select pg_advisory_lock(:key)", {"key": lock_key(name)}, while_waiting)
 
 
 def try_lock(connection: Connection, name: str) -> bool:
@@ -184,10 +182,19 @@ def try_lock(connection: Connection, name: str) -> bool:
     return bool(connection.scalar(text("select pg_try_advisory_lock(:key)"), {"key": lock_key(name)}))
 
 
-def _lock_in_time(connection: Connection, name: str) -> bool:
+def wait_for(
+    connection: Connection, locking: str, key: Mapping[str, int], while_waiting: Callable[[], None] | None = None
+) -> None:
+    """Run a statement that waits for a lock until it has it; `while_waiting` as in `take_lock`."""
+    while not _done_in_time(connection, locking, key):
+        if while_waiting:
+            while_waiting()
+
+
+def _done_in_time(connection: Connection, locking: str, key: Mapping[str, int]) -> bool:
     try:
         connection.execute(text(f"set lock_timeout = {int(_LOCK_POLL_SECONDS * 1000)}"))
-        connection.execute(text("select pg_advisory_lock(:key)"), {"key": lock_key(name)})
+        connection.execute(text(locking), key)
     except OperationalError as error:
         if getattr(error.orig, "pgcode", None) == _LOCK_TIMEOUT:
             return False

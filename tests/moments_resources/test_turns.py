@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import text
 
 from moments_core.errors import CancelledError
-from moments_resources.database import Database, lock_key
+from moments_resources.database import Database
 from moments_resources.pools import Pools
-from moments_resources.turns import Turns
+from moments_resources.turns import Turns, queue_key
 
 
 @pytest.fixture
@@ -27,14 +27,14 @@ def turns(database: Database) -> Turns:
 def waiting(database: Database) -> Callable[[], int]:
     """How many sessions stand in the queue: the first looks for a place, the others wait behind it."""
     query = text(
-        "select count(distinct pid) from pg_locks where locktype = 'advisory'"
-        " and (classid::bigint << 32) | objid::bigint = :key"
+        "select count(*) from pg_locks where locktype = 'advisory' and mode = 'ExclusiveLock' and granted"
+        " and objsubid = 2 and classid::bigint = :key"
         " and database = (select oid from pg_database where datname = current_database())"
     )
 
     def count() -> int:
         with database.begin() as connection:
-            return int(connection.scalar(query, {"key": lock_key("queue:model:m")}) or 0)
+            return int(connection.scalar(query, {"key": queue_key("model:m")}) or 0)
 
     return count
 
@@ -87,6 +87,7 @@ def test_places_are_given_in_the_order_of_asking(
             for number in range(5):
                 futures.append(pool.submit(work, number))
                 until(lambda number=number: waiting() == number + 1)
+            time.sleep(2.5)  # longer than one wait: nobody goes to the end of the queue with the next
         for future in futures:
             future.result()
     assert room.order == list(range(5))

@@ -13,6 +13,9 @@ def upgrade() -> None:
     _what_a_server_takes()
     _prompts()
     _model_calls()
+    op.execute(
+        "create sequence public.turn_tickets as integer cycle"
+    )  # the order in queues: moments_resources/turns.py
 
 
 def _what_a_server_takes() -> None:
