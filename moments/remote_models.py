@@ -26,6 +26,15 @@ class Task(NamedTuple):
     name: str
     kinds: frozenset[str]
 
+    def check(self, entry: ModelEntry) -> None:
+        """Raises SettingsError for a model that can't do it."""
+        if entry.kind not in self.kinds:
+            raise SettingsError(
+                f"The model {entry.key} is of kind {entry.kind} and can't {self.name}: choose one of kind "
+                f"{' or '.join(sorted(self.kinds))}, or `local`.",
+                model=entry.key,
+            )
+
 
 HEAR = Task("hear speech", frozenset({"asr"}))
 FIND = Task("find moments", frozenset({"chat", "vision"}))
@@ -67,12 +76,7 @@ class RemoteModels:
     def entry(self, key: str, task: Task) -> ModelEntry:
         """The model of this key. Raises SettingsError where there is none, or none for this task."""
         entry = self.lakehouse.models().entry(key)
-        if entry.kind not in task.kinds:
-            raise SettingsError(
-                f"The model {key} is of kind {entry.kind} and can't {task.name}: choose one of kind "
-                f"{' or '.join(sorted(task.kinds))}, or `local`.",
-                model=key,
-            )
+        task.check(entry)
         return entry
 
     def _chat(self, entry: ModelEntry, step: Step) -> ChatModel:

@@ -92,14 +92,19 @@ class Models:
     def _unknown(self, key: str) -> SettingsError:
         with self._database.begin() as connection:
             known: Sequence[str] = connection.scalars(select(models.c.key).order_by(models.c.key)).all()
-        if not known:
-            return SettingsError(
-                f"There is no model {shown_key(key)}, nor any other: describe it in models.yaml (MOMENTS_MODELS), or "
-                "choose `local`."
-            )
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}, or `local`."
-        return SettingsError(f"There is no model {shown_key(key)}: {hint}", model=shown_key(key))
+        return unknown_model(key, known)
+
+
+def unknown_model(key: str, known: Sequence[str]) -> SettingsError:
+    """That there is no such model, and which there are."""
+    if not known:
+        return SettingsError(
+            f"There is no model {shown_key(key)}, nor any other: describe it in models.yaml (MOMENTS_MODELS), or "
+            "choose `local`."
+        )
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}, or `local`."
+    return SettingsError(f"There is no model {shown_key(key)}: {hint}", model=shown_key(key))
 
 
 def read_models_file(path: Path) -> list[ModelEntry]:
