@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from moments.services import Lakehouse, prepare_dagster
 from moments_resources.intake import UPLOAD
+from moments_resources.store.interface import ObjectStore
 from moments_resources.tables import ASSET_TABLES, transcript_segments
 
 
 def take_down(lakehouse: Lakehouse, video_id: str) -> dict[str, Any]:
     """Remove the video's objects, rows and partition; says how much that was. Can be repeated."""
     with lakehouse.database.begin() as connection:
-        keys = _keys(connection, video_id)
+        named = _keys(connection, video_id)
         rows = _delete_rows(connection, video_id)
     # After the rows: an object without a row is garbage, a row without its object would be a lie.
-    objects = sum(lakehouse.store.delete(key) for key in keys)
+    objects = _delete_objects(lakehouse.store, video_id, named)
     _delete_partition(lakehouse, video_id)
     return {"video_id": video_id, "objects": objects, "rows": rows}
 
@@ -27,6 +29,12 @@ def _keys(connection: Connection, video_id: str) -> list[str]:
     uploaded = "select substr(url, :cut) from public.url_intake where video_id = :id and url like :upload"
     parameters = {"id": video_id, "cut": len(UPLOAD) + 1, "upload": f"{UPLOAD}%"}
     return list(connection.scalars(text(f"{made} union {uploaded}"), parameters))
+
+
+def _delete_objects(store: ObjectStore, video_id: str, named: Sequence[str]) -> int:
+    # Also what no row names: a step that was killed leaves the copies of clips that it showed to a model.
+    keys = {*named, *store.keys(f"videos/{video_id}/")}
+    return sum(store.delete(key) for key in sorted(keys))
 
 
 def _delete_rows(connection: Connection, video_id: str) -> int:

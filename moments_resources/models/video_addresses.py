@@ -63,7 +63,7 @@ class VideoAddresses:
         return f"let requests hold the clip itself by `moments models set {self._entry.key} video_by=inline`"
 
     def _remove(self, key: str) -> None:
-        # An object that no artifact names is garbage, which retention removes: no reason to fail a step that is done.
+        # No reason to fail a step that is done: the object is named by nothing, and goes with its video.
         with suppress(MomentsError):
             self._store.delete(key)
 
