@@ -13,8 +13,7 @@ from moments_core.errors import MomentsError, NetworkError, PermanentError, Serv
 from moments_core.model_entry import ModelEntry
 from moments_core.scrubbing import scrubbed
 
-#: Of one call; then the step fails and is tried again as a whole, with the replies that came.
-TRIES = 5
+TRIES = 5  # of one call; then the step fails and is tried again as a whole, with the replies that came
 MOST_TIME_OUTS = 2  # of one call: each costs the model as much as a reply
 MAX_WAIT_S = 120.0  # for a server that names a time; a later one is the business of the next run
 _BUSY = {408, 425, 429, 503}

@@ -38,6 +38,7 @@ It raises StatusError for any other, and lets errors of the transport through.
 
 # Between the tries, where the server names no time of its own: together as long as a model server takes to start.
 PAUSES_S = (1.0, 4.0, 15.0, 30.0)
+ONE_PAUSE_S = (1.0,)  # for who waits at a terminal
 MOST_AT_ONCE = 8  # calls of one step; each that waits holds a connection of the database
 MOST_REST_S = 120.0  # twice as long as a model server takes to start
 FRESH_S = 600.0  # what was prepared longer ago is made anew: a signed address lives for 15 minutes
@@ -159,7 +160,7 @@ class ModelCaller:
                 await sleep(got.seconds)
                 continue
             tried += 1
-            if tried >= got.most_tries or not _may_go_well(got):
+            if tried >= min(got.most_tries, len(self._pauses_s) + 1) or not _may_go_well(got):
                 raise got.error
             await sleep(self._pause_s(tried, got))
 

@@ -12,7 +12,7 @@ from moments_core.json_in_text import json_answers
 from moments_core.model_entry import ModelEntry
 from moments_core.prompts import Prompt
 from moments_resources.media.flac import SAMPLE_RATE, encoded_flac
-from moments_resources.models.caller import ModelCaller
+from moments_resources.models.caller import ONE_PAUSE_S, ModelCaller
 from moments_resources.models.chat import ChatModel, ChatRequest, chat_parameters
 from moments_resources.models.checking import Step
 from moments_resources.models.link import ModelLink
@@ -43,6 +43,7 @@ def try_model(entry: ModelEntry, *, database: Database) -> Step:
             database=database,
             ledger=UnnotedCalls(),
             decided_by=chat_parameters(entry),
+            pauses_s=ONE_PAUSE_S,
         )
         try:
             return Step("call", True, _heard(caller) if entry.kind == "asr" else _answered(caller))

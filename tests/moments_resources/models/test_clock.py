@@ -12,7 +12,6 @@ import pytest
 from moments_core.errors import PermanentError, ReplyError, ServiceError, SettingsError
 from moments_resources.database import Database
 from moments_resources.media.runner import FfmpegRunner
-from moments_resources.models import caller
 from moments_resources.models.clock import clock_sentence, measured_clock_error_ms
 from moments_resources.store.file import FileStore
 from tests.stand_ins import faults
@@ -27,7 +26,6 @@ Measure = Callable[..., int]
 
 @pytest.fixture
 def measure(database: Database, store: FileStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Measure:
-    monkeypatch.setattr(caller, "PAUSES_S", (0.01, 0.01))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
 

@@ -27,7 +27,6 @@ from moments_resources.database import Database
 from moments_resources.media.flac import encoded_flac
 from moments_resources.media.runner import FfmpegRunner
 from moments_resources.media.sound import extract_audio
-from moments_resources.models import caller as caller_module
 from moments_resources.models.caller import ModelCaller
 from moments_resources.models.calls import CallLedger
 from moments_resources.models.link import ModelLink
@@ -112,7 +111,7 @@ class Bench:
     def transcribe(self, *, longest_ms: int = 12_000, silences: tuple[Span, ...] | None = None) -> Transcript:
         entry = self.server.entry("parakeet", "asr", parallel=self.parallel, timeout_s=self.timeout_s, **self.fields)
         with ModelLink(entry) as link:
-            model = ModelCaller(entry, link=link, database=self.database, ledger=self.ledger)
+            model = ModelCaller(entry, link=link, database=self.database, ledger=self.ledger, pauses_s=(0.01,) * 4)
             result = ParakeetSpeech(model, longest_ms=longest_ms).transcribe(
                 self.sound.flac,
                 duration_ms=self.sound.duration_ms,
@@ -140,11 +139,6 @@ def bench(database: Database, catalogue: Catalogue, video_id: str) -> Benches:
             yield Bench(stand_in, CallLedger(database, attempt), database, sound, parallel, timeout_s)
 
     return open_bench
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caller_module, "PAUSES_S", (0.01, 0.02))
 
 
 def texts(result: Transcript) -> list[str]:

@@ -27,7 +27,6 @@ from moments_resources.media.cutter import cut_clip
 from moments_resources.media.probe import probe_video
 from moments_resources.media.proxy import PROXY_RECIPE
 from moments_resources.media.runner import FfmpegRunner
-from moments_resources.models import caller
 from moments_resources.models.chat import ChatModel, ChatRequest
 from moments_resources.models.video_refiner import VideoRefiner
 from moments_resources.step import Step
@@ -53,11 +52,6 @@ EARLY, LATE = Span(3000, 6000), Span(7000, 10_000)  # the colour of the video ch
 
 class CrashError(MomentsError):
     """Ends a step before its commit."""
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caller, "PAUSES_S", (0.01, 0.01))
 
 
 @pytest.fixture(scope="module")
