@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
+from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, ClassVar
 
 from moments_core.content import ShownMoment, VideoContent
@@ -15,12 +18,13 @@ from moments_resources.models.refining import refined_by
 from moments_resources.models.video_addresses import Address, VideoAddresses
 
 if TYPE_CHECKING:
+    from moments_core.model_entry import ModelEntry
     from moments_resources.media.runner import FfmpegRunner
     from moments_resources.models.chat import ChatModel
     from moments_resources.step import Step
     from moments_resources.store.interface import ObjectStore
 
-_PROXIES_SHARE = 0.1  # of the progress: a proxy takes seconds, a model a minute
+MOST_ENCODINGS = 2  # at once in one step, which may have eight calls under way: each keeps a core busy
 
 
 class VideoRefiner:
@@ -62,34 +66,66 @@ class VideoRefiner:
         """
         if not shown:
             return []
-        tell = on_progress or (lambda _: None)
+        copies = _Copies(self._chat.entry, ffmpeg=self._ffmpeg, store=self._store, step=self._step)
         asked = [
-            (one, _request(one, content, address))
-            for one, address in zip(shown, self._addresses(shown, tell), strict=True)
+            (one, _request(one, content, copies.address(one, number))) for number, one in enumerate(shown, start=1)
         ]
-        return refined_by(
-            self._chat, asked, on_progress=lambda done: tell(_PROXIES_SHARE + (1 - _PROXIES_SHARE) * done)
-        )
+        return refined_by(self._chat, asked, on_progress=on_progress)
 
-    def _addresses(self, shown: Sequence[ShownMoment], tell: Callable[[float], None]) -> list[Address]:
-        """Where the model finds the proxy of each clip; the files and objects are gone when the step ends.
 
-        All are made before the first call: a call holds its place at the model while it lasts.
-        """
-        step, folder = self._step, self._step.folder()
+class _Copies:
+    """Where the model finds the small copy of each clip. The files and objects are gone when the step ends.
+
+    A copy is made when its address is first asked for: a question that was answered before needs none. That is in a
+    thread of its own call, before the call has its turn.
+    """
+
+    def __init__(self, entry: ModelEntry, *, ffmpeg: FfmpegRunner, store: ObjectStore, step: Step) -> None:
+        self._ffmpeg = ffmpeg
+        self._step = step
+        self._folder = step.folder()
         where = f"videos/{step.video_id}/{step.request.asset}"
-        addresses = VideoAddresses(self._chat.entry, self._store, folder=where, on_end=step.on_end)
-        made: list[Address] = []
-        size, cpu_s = 0, 0.0
-        for number, one in enumerate(shown, start=1):
+        self._addresses = VideoAddresses(entry, store, folder=where, on_end=step.on_end)
+        self._encoding = BoundedSemaphore(MOST_ENCODINGS)
+        self._noting = Lock()
+        self._bytes, self._cpu_s = 0, 0.0
+
+    def address(self, shown: ShownMoment, number: int) -> Address:
+        """`number`: of the moment, for the name of its copy."""
+        # Once: the calls of one question follow each other, and each asks for an address of its own.
+        made = cache(partial(self._made, shown, number))
+
+        def address() -> str:
+            return made()()
+
+        return address
+
+    def _made(self, shown: ShownMoment, number: int) -> Address:
+        with self._room():
             # The attempt's number: the end of an attempt must not take away what another one shows.
-            proxy = folder / f"proxy-{step.attempt.attempt_id}-{number}.mp4"
-            report = make_proxy(self._ffmpeg, Path(one.clip), proxy)
-            made.append(addresses.of(proxy))
-            size, cpu_s = size + report.bytes, cpu_s + report.cpu_s
-            tell(_PROXIES_SHARE * number / len(shown))
-        step.measure(proxy_bytes=size, proxy_cpu_s=round(cpu_s, 2))
-        return made
+            proxy = self._folder / f"proxy-{self._step.attempt.attempt_id}-{number}.mp4"
+            report = make_proxy(self._ffmpeg, Path(shown.clip), proxy, on_progress=_end_if_cancelled)
+        with self._noting:
+            self._bytes, self._cpu_s = self._bytes + report.bytes, self._cpu_s + report.cpu_s
+            self._step.measure(proxy_bytes=self._bytes, proxy_cpu_s=round(self._cpu_s, 2))
+        return self._addresses.of(proxy)
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        while not self._encoding.acquire(timeout=1):
+            _end_if_cancelled()
+        try:
+            _end_if_cancelled()
+            yield
+        finally:
+            self._encoding.release()
+
+
+def _end_if_cancelled(_done_ms: int = 0) -> None:
+    """Ends the work of this thread, and an ffmpeg with it, once the step that it works for has ended."""
+    from anyio.from_thread import check_cancelled
+
+    check_cancelled()
 
 
 def _request(one: ShownMoment, content: VideoContent, address: Address) -> ChatRequest:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import psutil
 import pytest
 
 from moments_core.clip_plan import ClipPlan, plan_clip
@@ -26,9 +29,9 @@ from moments_resources.media.container import ffmpeg_exe
 from moments_resources.media.cutter import cut_clip
 from moments_resources.media.probe import probe_video
 from moments_resources.media.proxy import PROXY_RECIPE
-from moments_resources.media.runner import FfmpegRunner
+from moments_resources.media.runner import FfmpegRunner, Finished
 from moments_resources.models.chat import ChatModel, ChatRequest
-from moments_resources.models.video_refiner import VideoRefiner
+from moments_resources.models.video_refiner import MOST_ENCODINGS, VideoRefiner
 from moments_resources.step import Step
 from moments_resources.store.cache import LocalCache
 from moments_resources.store.file import FileStore
@@ -48,6 +51,9 @@ CONTENT = VideoContent(
     duration_ms=12_000, words=[Word(start_ms=at, end_ms=at + 300, text=f"w{at}") for at in range(0, 12_000, 500)]
 )
 EARLY, LATE = Span(3000, 6000), Span(7000, 10_000)  # the colour of the video changes at 4.0 and at 8.0 s
+
+
+FFMPEG = FfmpegRunner()
 
 
 class CrashError(MomentsError):
@@ -88,10 +94,12 @@ def refiner_for(new_step: Callable[..., Step], chat_for: Callable[..., ChatModel
     """`with refiner_for(server, store=…, **fields) as refiner`: for a step that never commits."""
 
     @contextmanager
-    def make(server: ModelServer, store: ObjectStore = store, **fields: Any) -> Iterator[VideoRefiner]:
+    def make(
+        server: ModelServer, store: ObjectStore = store, ffmpeg: FfmpegRunner = FFMPEG, **fields: Any
+    ) -> Iterator[VideoRefiner]:
         entry = server.entry(**{"supports_video": True, **fields})
         with suppress(CrashError), new_step("refined_moments") as step:
-            yield VideoRefiner(chat_for(entry, step), ffmpeg=FfmpegRunner(), store=store, step=step)
+            yield VideoRefiner(chat_for(entry, step), ffmpeg=ffmpeg, store=store, step=step)
             raise CrashError("a crash")
 
     return make
@@ -277,7 +285,87 @@ def test_credentials_that_can_not_sign_are_told_with_both_ways_out(
     assert server.asked == []
 
 
+class SlowRunner(FfmpegRunner):
+    """An ffmpeg that takes a second. `most_at_once` of them ran side by side, `done` came to their end."""
+
+    def __init__(self) -> None:
+        self.at_once = self.most_at_once = self.done = 0
+
+    def run(self, command: list[str], **more: Any) -> Finished:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        source = command.index("-i")
+        try:
+            finished = super().run([*command[:source], "-readrate", "6", *command[source:]], **more)
+            self.done += 1
+            return finished
+        finally:
+            self.at_once -= 1
+
+
+def test_copies_are_made_two_at_a_time_however_many_calls_go_side_by_side(refiner_for: RefinerFor, clip: Clip) -> None:
+    spans = [Span(at, at + 2000) for at in (2000, 4000, 6000, 8000)]
+    slow = SlowRunner()
+    with ModelServer() as server:
+        refine(refiner_for, server, [clip(span) for span in spans], ffmpeg=slow, parallel=4)
+    assert len(server.asked) == 4
+    assert slow.most_at_once == MOST_ENCODINGS
+
+
+@pytest.mark.usefixtures("no_threads_left")
+def test_an_interrupt_ends_the_making_of_a_copy_too(refiner_for: RefinerFor, clip: Clip) -> None:
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before, main = signal.signal(signal.SIGUSR1, interrupt), threading.get_ident()
+    slow, running = SlowRunner(), psutil.Process().children()
+    shown = [clip(Span(at, at + 2000)) for at in (2000, 4000, 6000, 8000)]
+    # To this thread: one that went to another would be seen only when this one runs again.
+    when(lambda: slow.at_once == MOST_ENCODINGS, lambda: signal.pthread_kill(main, signal.SIGUSR1))
+    try:
+        with ModelServer() as server, pytest.raises(KeyboardInterrupt):
+            refine(refiner_for, server, shown, ffmpeg=slow, parallel=4)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert server.asked == []
+    assert (slow.at_once, slow.done) == (0, 0)
+    assert psutil.Process().children() == running
+
+
+def when(is_true: Callable[[], bool], act: Callable[[], None]) -> None:
+    def watch() -> None:
+        while not is_true():
+            time.sleep(0.01)
+        act()
+
+    threading.Thread(target=watch, name="stand-in watcher", daemon=True).start()
+
+
 # What becomes of it
+
+
+def test_a_retry_makes_no_copy_for_what_was_answered(
+    refiner_for: RefinerFor, clip: Clip, bucket: GcsStore, gcs_server: GcsServer
+) -> None:
+    shown = [clip(EARLY), clip(LATE)]
+    with ModelServer(answer=from_the_change) as server:
+        first, _ = refine(refiner_for, server, shown[:1], store=bucket)
+        gcs_server.forget()
+        gone = replace(shown[0], clip="/nowhere/clip.mp4")
+        (again, _), (measures,) = refine(refiner_for, server, [gone, shown[1]], store=bucket)
+    assert [again] == first
+    assert len(gcs_server.uploaded) == 1
+    assert measures["proxy_bytes"] == server.asked[1].seen[0].bytes
+
+
+def test_what_keeps_a_copy_from_being_made_is_no_call_of_the_model(
+    refiner_for: RefinerFor, clip: Clip, bucket: GcsStore, gcs_server: GcsServer, sql: Sql
+) -> None:
+    gcs_server.faults.append(Fault("upload", status=403, times=99))
+    with ModelServer() as server, pytest.raises(SettingsError):
+        refine(refiner_for, server, [clip(EARLY)], store=bucket)
+    assert server.asked == []
+    assert sql("select * from model_calls") == []
 
 
 def test_a_retry_asks_nothing_again_though_its_addresses_are_new(
