@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
-from moments_core.heard import HeardWord, transcript_from_heard
+from moments_core.heard import HeardWord, forward, transcript_from_heard
 from moments_core.seams import HeardChunk, joined
 from moments_core.sentences import transcript_problems
 from moments_core.time import Span
@@ -41,21 +42,23 @@ def said(chance: random.Random, duration_ms: int) -> list[HeardWord]:
         at_ms += length_ms + chance.choice([60, 60, 60, 90, 200, 400, 3_000])
 
 
-def heard(words: Sequence[HeardWord], span: Span, chance: random.Random, jitter_ms: int) -> HeardChunk:
-    """What is heard in a part of the sound: a word at its edge is cut short or not heard at all, and each time is off
-    by a little."""
+def heard(
+    words: Sequence[HeardWord], span: Span, chance: random.Random, jitter_ms: int, misspelt: float = 0.0
+) -> HeardChunk:
+    """What is heard in a part of the sound: a word at its edge is cut short or not heard at all, each time is off by
+    a little, and a share of the words is misspelt, with an "x" at their end."""
     found: list[HeardWord] = []
     for each in words:
         share = span.overlap_ms(Span(each.start_ms, each.end_ms)) / (each.end_ms - each.start_ms)
         if share == 0 or (share < 1 and chance.random() < 0.5):
             continue
         text = each.text if share == 1 else each.text[: max(1, int(len(each.text) * share))]
+        text += "x" if chance.random() < misspelt else ""
         shift = chance.randint(-jitter_ms, jitter_ms) - span.start_ms
         start = min(max(each.start_ms + shift, 0), span.length_ms - 1)
         end = min(max(each.end_ms + shift, start + 1), span.length_ms)
         found.append(HeardWord(start, end, text))
-    found.sort(key=lambda each: each.start_ms)
-    return HeardChunk(span, tuple(found))
+    return HeardChunk(span, tuple(forward(found)))
 
 
 def cut(words: Sequence[HeardWord], chance: random.Random, duration_ms: int) -> Iterator[Span]:
@@ -76,21 +79,22 @@ def cut(words: Sequence[HeardWord], chance: random.Random, duration_ms: int) -> 
     yield Span(start_ms, duration_ms)
 
 
-@pytest.mark.parametrize("jitter_ms", [0, 25, 80])
-def test_any_words_cut_anywhere_come_back_once_each_and_in_order(jitter_ms: int) -> None:
+@pytest.mark.parametrize("misspelt", [0.0, 0.1])
+@pytest.mark.parametrize("jitter_ms", [0, 25, 80, 160])
+def test_any_words_cut_anywhere_come_back_once_each_and_in_order(jitter_ms: int, misspelt: float) -> None:
     duration_ms = 120_000
     for seed in range(60):
         chance = random.Random(seed)
         words = said(chance, duration_ms)
-        chunks = [heard(words, span, chance, jitter_ms) for span in cut(words, chance, duration_ms)]
+        chunks = [heard(words, span, chance, jitter_ms, misspelt) for span in cut(words, chance, duration_ms)]
         assert len(chunks) > 3
         found = joined(chunks)
-        assert texts(found) == texts(words), f"seed {seed}"
+        assert [each.removesuffix("x") for each in texts(found)] == texts(words), f"seed {seed}"
         assert all(abs(one.start_ms - other.start_ms) <= jitter_ms for one, other in zip(found, words, strict=True))
         result = transcript_from_heard(found, duration_ms=duration_ms, model="test")
-        assert [each.text for each in result.words] == texts(words)
+        assert [each.text for each in result.words] == texts(found)
         assert transcript_problems(result, duration_ms) == []
-        assert result.full_text.split() == texts(words)
+        assert result.full_text.split() == texts(found)
 
 
 # --- what happens at a seam
@@ -146,6 +150,50 @@ def test_where_both_heard_something_else_each_word_is_decided_by_its_middle() ->
     first = [word("bees", 9_000, 9_500), word("humming", 10_400, 10_900)]
     second = [word("please", 9_000, 9_500), word("coming", 10_400, 10_900)]
     assert sewn(first, second) == ["bees", "coming"]
+
+
+@pytest.mark.parametrize("shift_ms", [-160, -80, 0, 80, 160])
+def test_a_word_that_the_two_spell_differently_stands_once_wherever_the_seam_lies(shift_ms: int) -> None:
+    first = [word("saw", 9_500, 9_700), word("two", 9_880, 10_080), word("of", 10_200, 10_300)]
+    second = [each.later(shift_ms) for each in (first[0], replace(first[1], text="2"), first[2])]
+    for seam_moves_ms in range(-400, 401, 40):
+        found = sewn(*([each.later(seam_moves_ms) for each in side] for side in (first, second)))
+        assert [each.replace("2", "two") for each in found] == ["saw", "two", "of"]
+
+
+def test_a_phrase_that_the_two_divide_into_words_differently_is_taken_from_one_of_them() -> None:
+    first = [
+        word("we", 8_900, 9_100),
+        word("two", 9_700, 9_900),
+        word("fold", 9_950, 10_200),
+        word("it", 10_900, 11_000),
+    ]
+    second = [first[0], word("twofold", 9_700, 10_200), first[3]]
+    for seam_moves_ms in range(-500, 501, 20):
+        found = sewn(*([each.later(seam_moves_ms) for each in side] for side in (first, second)))
+        assert found in (["we", "two", "fold", "it"], ["we", "twofold", "it"])
+        found = sewn(*([each.later(seam_moves_ms) for each in side] for side in (second, first)))
+        assert found in (["we", "two", "fold", "it"], ["we", "twofold", "it"])
+
+
+def test_two_that_each_misspell_another_of_two_equal_words_keep_both() -> None:
+    first, second = ["no", "nah"], ["nah", "no"]
+    for at_ms in range(9_500, 10_500, 20):
+        times = [(at_ms, at_ms + 120), (at_ms + 180, at_ms + 300)]
+        sides = [[word(text, *time) for text, time in zip(side, times, strict=True)] for side in (first, second)]
+        assert len(sewn(*sides)) == 2
+
+
+def test_an_equal_word_of_another_length_is_another_word() -> None:
+    # The first chunk's edge took its second "a" away; what is left of the two hearings is paired by more than text.
+    first = [word("a", 10_180, 10_380)]
+    second = [word("a", 9_980, 10_180), word("a", 10_290, 11_790)]
+    assert sewn(first, second) == ["a", "a"]
+
+
+def test_what_one_side_alone_heard_keeps_its_order_though_its_times_cross() -> None:
+    second = [word("very", 10_100, 12_000), word("garden", 10_150, 10_300)]
+    assert sewn([], second) == ["very", "garden"]
 
 
 def test_a_word_that_both_cut_and_heard_differently_stands_once() -> None:
