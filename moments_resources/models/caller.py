@@ -63,6 +63,7 @@ class ModelCaller:
     """Calls one model for one step. `decided_by`: what else decides a reply besides a call's identity.
 
     `pauses_s`: between the tries of a call. `patience_s`: how long a call waits for a model that is left alone.
+    `while_waiting`: called once a second while a call waits for its turn; what it raises ends the wait.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class ModelCaller:
         decided_by: Mapping[str, object] | None = None,
         pauses_s: Sequence[float] = PAUSES_S,
         patience_s: float = MOST_REST_S,
+        while_waiting: Callable[[], None] = lambda: None,
     ) -> None:
         self.entry = entry
         self.ledger = ledger
@@ -84,6 +86,7 @@ class ModelCaller:
         self._turns = Turns(database)
         self._pauses_s = pauses_s
         self._patience_s = patience_s
+        self._while_waiting = while_waiting
 
     def call_all(self, calls: Sequence[Call], *, on_done: Callable[[int], None] | None = None) -> list[StoredReply]:
         """The replies, in the order of the calls. `on_done` gets the weight that is done so far, from any thread.
@@ -247,9 +250,11 @@ class ModelCaller:
     async def _turn(self) -> AsyncIterator[None]:
         from anyio import from_thread, to_thread
 
-        turn = self._turns.turn(
-            f"model:{self.entry.key}", self.entry.parallel, while_waiting=from_thread.check_cancelled
-        )
+        def look() -> None:
+            from_thread.check_cancelled()
+            self._while_waiting()
+
+        turn = self._turns.turn(f"model:{self.entry.key}", self.entry.parallel, while_waiting=look)
         with ExitStack() as held:
             await to_thread.run_sync(held.enter_context, turn)
             yield

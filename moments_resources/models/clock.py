@@ -14,10 +14,8 @@ from moments_core.model_entry import ModelEntry
 from moments_core.prompts import Prompt
 from moments_core.time import to_seconds
 from moments_resources.media.canary import Canary, make_canary
-from moments_resources.models.caller import ONE_PAUSE_S, ModelCaller
 from moments_resources.models.chat import ChatModel, ChatRequest
-from moments_resources.models.link import ModelLink
-from moments_resources.models.unnoted_calls import UnnotedCalls
+from moments_resources.models.trial_caller import trial_caller
 from moments_resources.models.video_addresses import Address, VideoAddresses, inline
 
 if TYPE_CHECKING:
@@ -47,13 +45,7 @@ def measured_clock_error_ms(entry: ModelEntry, *, database: Database, store: Obj
     thousand tokens; nothing of it is kept. Raises what a call of the model raises.
     """
     with ExitStack() as held:
-        caller = ModelCaller(
-            entry,
-            link=held.enter_context(ModelLink(entry)),
-            database=database,
-            ledger=UnnotedCalls(),
-            pauses_s=ONE_PAUSE_S,
-        )
+        caller = held.enter_context(trial_caller(entry, database=database))
         addresses = VideoAddresses(entry, store, folder="checks/clock", on_end=held.callback)
         return clock_error_ms(ChatModel(caller), ffmpeg=ffmpeg, address_of=addresses.of)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +11,11 @@ from moments_core.json_in_text import json_answers
 from moments_core.model_entry import ModelEntry
 from moments_core.prompts import Prompt
 from moments_resources.media.flac import SAMPLE_RATE, encoded_flac
-from moments_resources.models.caller import ONE_PAUSE_S, ModelCaller
-from moments_resources.models.chat import ChatModel, ChatRequest, chat_parameters
+from moments_resources.models.caller import ModelCaller
+from moments_resources.models.chat import ChatModel, ChatRequest
 from moments_resources.models.checking import Step
-from moments_resources.models.link import ModelLink
 from moments_resources.models.parakeet import ParakeetSpeech
-from moments_resources.models.unnoted_calls import UnnotedCalls
+from moments_resources.models.trial_caller import QUEUE_S, trial_caller
 
 if TYPE_CHECKING:
     from moments_resources.database import Database
@@ -34,21 +32,13 @@ _SCHEMA = {
 }
 
 
-def try_model(entry: ModelEntry, *, database: Database) -> Step:
+def try_model(entry: ModelEntry, *, database: Database, queue_s: float = QUEUE_S) -> Step:
     """Call the model once, over the way and in the turn of every call: a few tokens, or a second of silence."""
-    with ExitStack() as held:
-        caller = ModelCaller(
-            entry,
-            link=held.enter_context(ModelLink(entry)),
-            database=database,
-            ledger=UnnotedCalls(),
-            decided_by=chat_parameters(entry),
-            pauses_s=ONE_PAUSE_S,
-        )
-        try:
+    try:
+        with trial_caller(entry, database=database, queue_s=queue_s) as caller:
             return Step("call", True, _heard(caller) if entry.kind == "asr" else _answered(caller))
-        except MomentsError as error:
-            return Step("call", False, str(error))
+    except MomentsError as error:
+        return Step("call", False, str(error))
 
 
 def _heard(caller: ModelCaller) -> str:

@@ -5,11 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from moments import models_command
 from moments.models_command import list_models, set_model
 from moments.services import Lakehouse
-from moments_core.errors import SettingsError
+from moments_core.errors import ServiceError, SettingsError
+from moments_resources.models.breaker import FAILURES, SPAN_S, rest_s
+from moments_resources.models.calls import CallLedger
+from moments_resources.models.trial import try_model
+from moments_resources.turns import Turns
 from tests.stand_ins import faults
 from tests.stand_ins.http_exchange import Asked
 from tests.stand_ins.model_server import ModelServer
@@ -150,6 +155,35 @@ def test_a_speech_model_hears_a_second_of_silence(
         written(file, {"kind": "asr", "remote_host": "127.0.0.1", "remote_port": server.port})
         found = models_command.test_model(lakehouse, "m")
     assert (found.ok, found.steps[-1].name) == (verdict, "call")
+
+
+def test_a_model_that_is_left_alone_is_called_by_its_test(lakehouse: Lakehouse, file: Path) -> None:
+    """Whoever calls it otherwise waits, and is told to run the test."""
+    with ModelServer(served=("big",)) as server:
+        written(file, direct(server.port))
+        _break(lakehouse, "m")
+        assert rest_s(lakehouse.database, "m") > 0
+        assert models_command.test_model(lakehouse, "m").ok is True
+        assert len(server.asked) == 1
+
+
+def _break(lakehouse: Lakehouse, model: str) -> None:
+    """As calls leave it that failed again and again until now."""
+    attempt = lakehouse.catalogue.open_attempt("web-0123456789abcdef", "moments", run_id="run")
+    ledger = CallLedger(lakehouse.database, attempt)
+    for _ in range(FAILURES):
+        ledger.fail(ledger.begin(model, "0" * 64, None), ServiceError("It is down."), seconds=1)
+    earlier = "update model_calls set started_at = started_at - make_interval(secs => :span * call_id)"
+    with lakehouse.database.begin() as connection:
+        connection.execute(text(earlier), {"span": SPAN_S / (FAILURES - 1)})
+
+
+def test_a_test_does_not_wait_for_ever_behind_videos(lakehouse: Lakehouse) -> None:
+    with ModelServer() as server, Turns(lakehouse.database).turn("model:m", 1):
+        step = try_model(server.entry("m", "chat"), database=lakehouse.database, queue_s=1)
+        assert server.asked == []
+    assert step.ok is False
+    assert step.sentence.startswith("The model m is at work for videos")
 
 
 def test_an_unknown_model_can_not_be_tested(lakehouse: Lakehouse, file: Path) -> None:
