@@ -164,6 +164,7 @@ def test_a_model_that_is_left_alone_is_called_by_its_test(lakehouse: Lakehouse, 
         _break(lakehouse, "m")
         assert rest_s(lakehouse.database, "m") > 0
         assert models_command.test_model(lakehouse, "m").ok is True
+        assert rest_s(lakehouse.database, "m") > 0  # it was not waited for
         assert len(server.asked) == 1
 
 
