@@ -20,13 +20,14 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from moments_core.errors import ReplyError, ServiceError
 from moments_core.heard import HeardWord, Timing, forward
+from moments_core.scrubbing import scrubbed
 from moments_core.time import to_ms
 
 FRAME_MS = 80  # what Parakeet tells apart in time; a word of no length lasts one
 SLACK_MS = 500  # a word at a chunk's edge may lie some frames outside of it: servers pad the sound to whole frames
 MOST_CHARS = 8_000_000  # five minutes of speech with the times of words and letters come to half a megabyte
 MOST_WORDS_A_SECOND = 25  # nobody speaks ten
-SHOWN_CHARS = 500
+MOST_SECONDS = 1e6  # eleven days; 1e308 is a finite float too, but its milliseconds are none
 
 _UNSEEN = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufeff]+")  # PostgreSQL stores no NUL and no half of a surrogate pair
 
@@ -45,7 +46,7 @@ def _no_bool(value: object) -> object:
     return value
 
 
-Seconds = Annotated[FiniteFloat, BeforeValidator(_no_bool)]
+Seconds = Annotated[FiniteFloat, BeforeValidator(_no_bool), Field(ge=-MOST_SECONDS, le=MOST_SECONDS)]
 
 
 class _Timed(BaseModel):
@@ -74,7 +75,7 @@ def parse_parakeet(body: str, *, length_ms: int) -> HeardSpeech:
 
     Raises ServiceError for what is no transcription at all (half a reply, an error's object), which may go well again,
     and ReplyError for one whose times can't be: none, not finite, backwards, or more than half a second outside of
-    the chunk. Evidence: the reply's beginning.
+    the chunk. Evidence: the reply's beginning, scrubbed.
     """
     reply = _read(body)
     words = [word for word in reply.word_timestamps or () if _tokens(word.text)]
@@ -108,7 +109,7 @@ def _no_transcription(body: str) -> ServiceError:
     sentence = (
         "The speech server answered with something else than a transcription: look at its log, then run this again."
     )
-    return ServiceError(sentence, reply=body[:SHOWN_CHARS])
+    return ServiceError(sentence, reply=scrubbed(body))
 
 
 def _inside(heard: Sequence[HeardWord], body: str, length_ms: int) -> tuple[HeardWord, ...]:
@@ -163,4 +164,4 @@ def _tokens(text: str) -> list[str]:
 
 
 def _refuse(says: str, body: str) -> Never:
-    raise ReplyError(f"The speech server {says}.", reply=body[:SHOWN_CHARS])
+    raise ReplyError(f"The speech server {says}.", reply=scrubbed(body))

@@ -8,14 +8,14 @@ from moments_core.moment import MAX_TITLE_LENGTH
 from moments_core.plain_text import one_line, shortened
 from moments_core.time import to_ms
 
-_LARGEST = 1e9  # seconds, 30 years; also keeps ints that no float can hold out of the arithmetic
+_LARGEST = 1e6  # seconds, eleven days; also keeps ints that no float can hold out of the arithmetic
 _WHOLE = re.compile(r"[0-9]{1,9}")
 _SECONDS = re.compile(r"(-?[0-9]{1,9}(?:\.[0-9]{1,9})?) ?(s|sec|secs|seconds?)?", re.IGNORECASE)
 _CLOCK = re.compile(r"(?:([0-9]{1,3}):([0-5]?[0-9])|([0-9]{1,3})):([0-5][0-9](?:[.,][0-9]{1,6})?)")
 
 
 def number(value: object) -> float | None:
-    """A finite number of JSON; true and false are none."""
+    """A number of JSON within a million; true and false are none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if -_LARGEST <= value <= _LARGEST else None  # NaN is in no range
@@ -30,18 +30,19 @@ def sentence_number(value: object) -> int | None:
 
 
 def time_ms(value: object) -> int | None:
-    """Milliseconds of 12.5, "12.5", "12.5 s", "1:12.5" or "1:01:12,500"; may be negative."""
-    if not isinstance(value, str):
-        read = number(value)
-        return None if read is None else to_ms(read)
-    if plain := _SECONDS.fullmatch(value.strip()):
-        return to_ms(float(plain[1]))
-    clock = _CLOCK.fullmatch(value.strip())
+    """Milliseconds of 12.5, "12.5", "12.5 s", "1:12.5" or "1:01:12,500"; may be negative, within eleven days."""
+    seconds = number(_seconds_of(value) if isinstance(value, str) else value)
+    return None if seconds is None else to_ms(seconds)
+
+
+def _seconds_of(text: str) -> float | None:
+    if plain := _SECONDS.fullmatch(text.strip()):
+        return float(plain[1])
+    clock = _CLOCK.fullmatch(text.strip())
     if clock is None:
         return None
     hours, minutes_of_hour, minutes, seconds = clock.groups(default="0")
-    whole = int(hours) * 3600 + (int(minutes_of_hour) + int(minutes)) * 60
-    return to_ms(whole + float(seconds.replace(",", ".")))
+    return int(hours) * 3600 + (int(minutes_of_hour) + int(minutes)) * 60 + float(seconds.replace(",", "."))
 
 
 def is_time(value: object) -> bool:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from moments_core.errors import PermanentError
+from moments_core.errors import PermanentError, ReplyError, ServiceError
 from moments_core.heard import Timing, transcript_from_heard
 from moments_core.parakeet_reply import HeardSpeech, parse_parakeet
 from moments_core.seams import HeardChunk, joined
@@ -73,7 +73,7 @@ class ParakeetSpeech:
         with tempfile.TemporaryFile() as kept:  # it has no name, so it is gone however this process ends
             pieces = list(self._cut(audio, duration_ms, silences, kept))
             replies = self._heard(pieces, _in_ms(on_progress, pieces, duration_ms))
-        heard = [self._read(reply, piece) for reply, piece in zip(replies, pieces, strict=True)]
+        heard = self._read_all(replies, pieces)
         words = joined([HeardChunk(piece.span, said.words) for piece, said in zip(pieces, heard, strict=True)])
         return transcript_from_heard(words, duration_ms=duration_ms, model=self.recipe, timing=_timing(heard))
 
@@ -101,6 +101,19 @@ class ParakeetSpeech:
         ]
         with _advice(pieces):
             return self._caller.call_all(calls, on_done=on_done)
+
+    def _read_all(self, replies: Sequence[StoredReply], pieces: Sequence[_Piece]) -> list[HeardSpeech]:
+        """All are read before the first failure is raised: a try after it then asks again for each that failed."""
+        heard: list[HeardSpeech] = []
+        failures: list[ReplyError | ServiceError] = []
+        for reply, piece in zip(replies, pieces, strict=True):
+            try:
+                heard.append(self._read(reply, piece))
+            except (ReplyError, ServiceError) as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return heard
 
     def _read(self, reply: StoredReply, piece: _Piece) -> HeardSpeech:
         with self._caller.reading(reply):

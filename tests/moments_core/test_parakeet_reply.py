@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
 
 from moments_core.errors import MomentsError, ReplyError, ServiceError
-from moments_core.parakeet_reply import FRAME_MS, MOST_CHARS, SHOWN_CHARS, HeardSpeech, parse_parakeet
+from moments_core.parakeet_reply import FRAME_MS, MOST_CHARS, HeardSpeech, parse_parakeet
+from moments_core.scrubbing import scrubbed
 
 LENGTH_MS = 10_000
 
@@ -130,7 +132,7 @@ def refused(body: str, error: type[MomentsError]) -> str:
     with pytest.raises(error) as caught:
         parse_parakeet(body, length_ms=LENGTH_MS)
     assert type(caught.value) is error
-    assert caught.value.evidence["reply"] == body[:SHOWN_CHARS]
+    assert caught.value.evidence["reply"] == scrubbed(body)
     assert len(str(caught.value)) < 250
     return str(caught.value)
 
@@ -175,6 +177,11 @@ def test_what_is_no_transcription_may_go_well_the_next_time(body: str) -> None:
         ("9", "12"),
         ("1000", "1500"),
         ("1e300", "1e300"),
+        ("1e308", "1e308"),
+        ("-1e308", "1"),
+        ('"1e308"', "1"),
+        ("9" * 400, "1"),
+        ("0", '"' + "9" * 400 + '"'),
     ],
 )
 @pytest.mark.parametrize("kind", ["word", "text"])
@@ -215,3 +222,58 @@ def test_more_words_than_anyone_can_say_are_refused() -> None:
 
 def test_a_flood_is_refused_unread() -> None:
     assert "characters" in refused(" " * MOST_CHARS + "{}", ReplyError)
+
+
+@pytest.mark.parametrize(
+    ("error", "body"),
+    [
+        (ServiceError, {"error": "Bearer very-secret-value is not known"}),
+        (ServiceError, {"error": "see http://host/a?X-Goog-Signature=very-secret-value"}),
+        (ReplyError, {"transcription": "Bearer very-secret-value " * 20}),
+        (ReplyError, {"transcription": "http://host/a?sig=very-secret-value", "word_timestamps": [1]}),
+    ],
+)
+def test_no_secret_in_a_reply_stands_in_its_error(error: type[MomentsError], body: dict[str, Any]) -> None:
+    with pytest.raises(error) as caught:
+        parse_parakeet(json.dumps(body), length_ms=LENGTH_MS)
+    assert "very-secret-value" not in f"{caught.value} {caught.value.evidence}"
+    assert 10 < len(caught.value.evidence["reply"]) <= 300  # type: ignore[arg-type]
+
+
+HOSTILE = [
+    "1e308",
+    "-1e308",
+    "1e999",
+    "NaN",
+    "Infinity",
+    "9" * 400,
+    "-" + "9" * 400,
+    "9" * 4_400,
+    "5e-324",
+    "1e6",
+    "1e15",
+]
+
+
+def hostile_item(chance: random.Random, key: str) -> str:
+    values = [chance.choice([*HOSTILE, "1", "true", "null", "[]"]) for _ in range(2)]
+    start, end = (f'"{value}"' if chance.random() < 0.4 else value for value in values)
+    return f'{{"{key}": "a b", "start": {start}, "end": {end}}}'
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_hostile_numbers_come_out_as_nothing_but_a_refusal(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(50):
+        items = {
+            key: ",".join(hostile_item(chance, key) for _ in range(chance.randint(0, 3))) for key in ("word", "text")
+        }
+        body = (
+            f'{{"transcription": "a b", "word_timestamps": [{items["word"]}], "segment_timestamps": [{items["text"]}]}}'
+        )
+        body = body[: chance.choice([len(body), len(body), chance.randrange(len(body))])]
+        try:
+            speech = parse_parakeet(body, length_ms=LENGTH_MS)
+        except (ReplyError, ServiceError):
+            continue
+        assert all(0 <= word.start_ms < word.end_ms <= LENGTH_MS for word in speech.words)

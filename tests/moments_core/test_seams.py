@@ -161,19 +161,23 @@ def test_a_word_that_the_two_spell_differently_stands_once_wherever_the_seam_lie
         assert [each.replace("2", "two") for each in found] == ["saw", "two", "of"]
 
 
-def test_a_phrase_that_the_two_divide_into_words_differently_is_taken_from_one_of_them() -> None:
-    first = [
-        word("we", 8_900, 9_100),
-        word("two", 9_700, 9_900),
-        word("fold", 9_950, 10_200),
-        word("it", 10_900, 11_000),
-    ]
-    second = [first[0], word("twofold", 9_700, 10_200), first[3]]
-    for seam_moves_ms in range(-500, 501, 20):
-        found = sewn(*([each.later(seam_moves_ms) for each in side] for side in (first, second)))
-        assert found in (["we", "two", "fold", "it"], ["we", "twofold", "it"])
-        found = sewn(*([each.later(seam_moves_ms) for each in side] for side in (second, first)))
-        assert found in (["we", "two", "fold", "it"], ["we", "twofold", "it"])
+@pytest.mark.parametrize(
+    ("around", "pause_ms"),
+    [pytest.param(("we", "it"), 20, id="between words alike"), pytest.param(("wex", "itx"), 600, id="between pauses")],
+)
+def test_a_phrase_that_the_two_divide_differently_is_taken_from_one_of_them(
+    around: tuple[str, str], pause_ms: int
+) -> None:
+    for at_ms in range(9_400, 10_200, 20):
+        we, it = (
+            ("we", at_ms - pause_ms - 200, at_ms - pause_ms),
+            ("it", at_ms + 500 + pause_ms, at_ms + 800 + pause_ms),
+        )
+        first = [word(*we), word("two", at_ms, at_ms + 240), word("fold", at_ms + 260, at_ms + 500), word(*it)]
+        second = [word(around[0], *we[1:]), word("twofold", at_ms, at_ms + 500), word(around[1], *it[1:])]
+        for sides in ((first, second), (second, first)):
+            found = [each.removesuffix("x") for each in sewn(*sides)]
+            assert found in (["we", "two", "fold", "it"], ["we", "twofold", "it"])
 
 
 def test_two_that_each_misspell_another_of_two_equal_words_keep_both() -> None:
@@ -191,6 +195,13 @@ def test_an_equal_word_of_another_length_is_another_word() -> None:
     assert sewn(first, second) == ["a", "a"]
 
 
+def test_the_stream_does_not_change_where_a_word_would_be_left_out() -> None:
+    # The first chunk's edge took its second "garden" away, and its first one lies nearer to the second of the other.
+    first = [word("garden", 10_250, 10_450)]
+    second = [word("guard", 10_000, 10_200), word("garden", 10_350, 12_100)]
+    assert sewn(first, second) == ["guard", "garden"]
+
+
 def test_what_one_side_alone_heard_keeps_its_order_though_its_times_cross() -> None:
     second = [word("very", 10_100, 12_000), word("garden", 10_150, 10_300)]
     assert sewn([], second) == ["very", "garden"]
@@ -199,6 +210,7 @@ def test_what_one_side_alone_heard_keeps_its_order_though_its_times_cross() -> N
 def test_a_word_that_both_cut_and_heard_differently_stands_once() -> None:
     assert sewn([word("unbeliev", 9_300, 10_600)], [word("lievable", 9_500, 10_700)]) == ["unbeliev"]
     assert sewn([word("unbe", 9_300, 9_900)], [word("believable", 9_400, 10_800)]) == ["believable"]
+    assert sewn([word("unbeliev", 9_200, 10_600)], [word("liev", 9_700, 10_700)]) == ["unbeliev"]
 
 
 def test_only_one_chunk_may_have_heard_anything() -> None:

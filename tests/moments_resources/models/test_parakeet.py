@@ -288,6 +288,21 @@ def test_what_is_no_transcription_is_not_taken_again(
     assert sql("select outcome from model_calls order by call_id")[0]["outcome"] == "refused"
 
 
+def test_every_reply_that_cant_be_read_is_refused_at_once(
+    hurried: Sound, bench: Benches, sql: Callable[..., list[dict[str, Any]]]
+) -> None:
+    endless = {"transcription": "a", "word_timestamps": [{"word": "a", "start": 1e308, "end": 1e308}]}
+    with bench(hurried) as table:
+        table.server.faults.extend([half_json, answering(endless), half_json])
+        with pytest.raises(ServiceError, match="run this again"):
+            table.transcribe(longest_ms=12_000)
+        calls = len(table.server.asked)
+        assert calls > 3
+        assert [row["outcome"] for row in sql("select outcome from model_calls")].count("refused") == 3
+        assert texts(table.transcribe(longest_ms=12_000)) == hurried.texts
+        assert len(table.server.asked) == calls + 3
+
+
 def answering(body: object) -> Fault:
     def play(exchange: Exchange) -> None:
         exchange.send(Reply(200, json.dumps(body).encode()))
