@@ -287,7 +287,7 @@ def _http_client(entry: ModelEntry) -> httpx2.AsyncClient:
         follow_redirects=False,
         limits=httpx2.Limits(max_keepalive_connections=0),
         # As the health check has it. To read all certificates takes 50 ms, which a tunnel's plain HTTP can do without.
-        verify=ssl.create_default_context() if is_encrypted else False,  # noqa: S501
+        verify=ssl.create_default_context() if is_encrypted else False,
     )
 
 
