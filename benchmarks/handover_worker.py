@@ -17,10 +17,10 @@ import dagster as dg
 from moments.definitions import definitions
 from moments.services import prepare_dagster
 from moments.settings import load_settings
+from moments.worker import QUIET
 
 MODEL = "stand-in"
 STOCK_POOL = "stock"
-_QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
 
 def _ours(instance: dg.DagsterInstance) -> Callable[[str], bool]:
     job = definitions().resolve_job_def("process_video")
-    config = {**_QUIET, "resources": {"run_options": {"config": {"generation_model": MODEL}}}}
+    config = {**QUIET, "resources": {"run_options": {"config": {"generation_model": MODEL}}}}
 
     def run(video_id: str) -> bool:
         result = job.execute_in_process(
@@ -63,7 +63,7 @@ def _stock(instance: dg.DagsterInstance) -> Callable[[str], bool]:
     job = dg.Definitions(
         assets=[called], jobs=[dg.define_asset_job("stock")], executor=dg.in_process_executor
     ).resolve_job_def("stock")
-    return lambda _video: bool(job.execute_in_process(run_config=_QUIET, instance=instance).success)
+    return lambda _video: bool(job.execute_in_process(run_config=QUIET, instance=instance).success)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ DEFAULT_REPLY_TOKENS = 2_048  # where the entry sets no max_tokens: 25 moments
 MAX_WINDOW_TOKENS = 24_000
 MIN_WINDOW_TOKENS = 300  # a window must hold a few sentences, or no moment fits into it
 OVERLAP = 0.15  # of a window that is shown again in the next one
+TEMPLATE_TOKENS = 64  # what a chat template puts around two messages, and a sentence of ours
 MAX_LINE = 600  # characters of a sentence that are shown; 60 words, our longest sentence, have 400
 
 _LETTERS = re.compile(r"[A-Za-z ]")

@@ -145,18 +145,25 @@ def generation_schema(window: Window, *, most: int) -> Schema:
     return _object(moments={"type": "array", "items": moment, "maxItems": most})
 
 
-def refine_text_messages(moment: Moment, plan: ClipPlan, content: VideoContent) -> list[Message]:
-    """The question for one moment, from what is said in its clip."""
+def refine_text_messages(
+    moment: Moment, plan: ClipPlan, content: VideoContent, *, room: int | None = None
+) -> list[Message]:
+    """The question for one moment, from what is said in its clip: in at most `room` tokens, if given."""
     return [
         {"role": "system", "content": REFINE_FROM_TEXT.text},
-        {"role": "user", "content": _moment_in_clip(moment, plan, content)},
+        {"role": "user", "content": _moment_in_clip(moment, plan, content, room)},
     ]
 
 
-def refine_video_messages(moment: Moment, plan: ClipPlan, content: VideoContent, *, video_url: str) -> list[Message]:
-    """The question for one moment, with the clip that shows it: an address, or `data:video/mp4;base64,…`."""
+def refine_video_messages(
+    moment: Moment, plan: ClipPlan, content: VideoContent, *, video_url: str, room: int | None = None
+) -> list[Message]:
+    """The question for one moment, with the clip that shows it: an address, or `data:video/mp4;base64,…`.
+
+    `room`: the most tokens of what is said in the clip.
+    """
     watch: Message = {"type": "video_url", "video_url": {"url": video_url}}
-    say: Message = {"type": "text", "text": _moment_in_clip(moment, plan, content)}
+    say: Message = {"type": "text", "text": _moment_in_clip(moment, plan, content, room)}
     return [{"role": "system", "content": REFINE_FROM_VIDEO.text}, {"role": "user", "content": [watch, say]}]
 
 
@@ -181,17 +188,23 @@ def _length(options: Options) -> str:
     return asked_length(options) or USUAL_LENGTH
 
 
-def _moment_in_clip(moment: Moment, plan: ClipPlan, content: VideoContent) -> str:
+def _moment_in_clip(moment: Moment, plan: ClipPlan, content: VideoContent, room: int | None) -> str:
     """Where the moment stands in its clip, and what is said there."""
     now = plan.moment_in_clip
-    said = [f"Title of the moment: {harmless(moment.title)}", *speech_in_clip(plan, content)]
+    speech = list(speech_in_clip(plan, content, room=room))
+    is_whole = room is None or speech == list(speech_in_clip(plan, content))
+    said = [f"Title of the moment: {harmless(moment.title)}", *speech]
     return (
         f"The clip is {_s(plan.clip.length_ms)} seconds long and begins at 0.\n"
         f"The moment starts at {_s(now.start_ms)} and ends at {_s(now.end_ms)}.\n"
-        f"Each of the two may move by at most {_s(furthest_ms(plan.moment))} seconds, and not out of the clip.\n\n"
+        f"Each of the two may move by at most {_s(furthest_ms(plan.moment))} seconds, and not out of the clip.\n"
+        f"{'' if is_whole else _LEFT_OUT}\n"
         f"{_fenced(said)}\n\n"
         "Answer in JSON now."
     )
+
+
+_LEFT_OUT = "Where … stands, words that are said in the clip are left out, also near its ends.\n"
 
 
 def _fenced(lines: Iterable[str]) -> str:

@@ -78,6 +78,15 @@ class ChatModel:
         """All that decides a reply besides the question."""
         return chat_parameters(self.entry)
 
+    def parameters_with(self, prompt: Prompt) -> dict[str, object]:
+        """As `parameters`, of who asks with this prompt, and with as much text as the context takes."""
+        return {
+            **self.parameters,
+            "context_tokens": self.entry.context_tokens,
+            "prompt": prompt.label,
+            "prompt_sha256": prompt.sha256,
+        }
+
     def ask_all(
         self, requests: Sequence[ChatRequest], *, on_done: Callable[[int], None] | None = None
     ) -> list[ChatReply]:

@@ -11,6 +11,7 @@ from moments_core.errors import ReplyError
 from moments_core.merging import Answered, found
 from moments_core.moment import Found
 from moments_core.numbered import (
+    TEMPLATE_TOKENS,
     Window,
     estimated_tokens,
     line_limit,
@@ -28,8 +29,6 @@ from moments_resources.models.progress import as_share
 
 if TYPE_CHECKING:
     from moments_resources.models.chat import ChatModel
-
-TEMPLATE_TOKENS = 64  # what a chat template puts around two messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +59,7 @@ class ChatFinder:
     @property
     def parameters(self) -> dict[str, object]:
         """All that decides the moments besides the video and its options."""
-        return {
-            **self._chat.parameters,
-            "context_tokens": self._chat.entry.context_tokens,
-            "prompt": GENERATION.label,
-            "prompt_sha256": GENERATION.sha256,
-        }
+        return self._chat.parameters_with(GENERATION)
 
     def find(
         self, content: VideoContent, options: Options, *, on_progress: Callable[[float], None] | None = None

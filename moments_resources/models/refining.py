@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from moments_core.content import ShownMoment
 from moments_core.errors import ReplyError
 from moments_core.moment import Refined
+from moments_core.numbered import TEMPLATE_TOKENS, estimated_tokens, room_for_sentences
 from moments_core.refinement import judged
 from moments_core.replies import read_boundaries
 from moments_resources.models.chat import ChatReply, ChatRequest
 from moments_resources.models.progress import as_share
 
 if TYPE_CHECKING:
+    from moments_core.model_entry import ModelEntry
     from moments_resources.models.chat import ChatModel
 
 
@@ -40,6 +42,15 @@ def refined_by(
         Refined(shown.plan.moment, f"unchanged: {answer}") if isinstance(answer, ReplyError) else answer
         for answer, (shown, _) in zip(answers, asked, strict=True)
     ]
+
+
+def room_for_speech(model: ModelEntry, silent: Sequence[Mapping[str, object]]) -> int:
+    """Tokens for what is said in a clip, beside the messages as they are when nothing is.
+
+    Raises SettingsError where too little is left.
+    """
+    around = sum(estimated_tokens(str(message["content"])) for message in silent)
+    return room_for_sentences(model, prompt_tokens=around + TEMPLATE_TOKENS)
 
 
 def _answer(chat: ChatModel, reply: ChatReply, shown: ShownMoment) -> Refined | ReplyError:

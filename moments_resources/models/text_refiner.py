@@ -10,9 +10,10 @@ from moments_core.moment import Refined
 from moments_core.prompts import REFINE_FROM_TEXT, boundaries_schema, refine_text_messages
 from moments_core.speech_in_clip import speech_in_clip
 from moments_resources.models.chat import ChatRequest
-from moments_resources.models.refining import refined_by
+from moments_resources.models.refining import refined_by, room_for_speech
 
 if TYPE_CHECKING:
+    from moments_core.model_entry import ModelEntry
     from moments_resources.models.chat import ChatModel
 
 
@@ -31,11 +32,7 @@ class TextRefiner:
     @property
     def parameters(self) -> dict[str, object]:
         """All that decides the boundaries besides the moment and its transcript."""
-        return {
-            **self._chat.parameters,
-            "prompt": REFINE_FROM_TEXT.label,
-            "prompt_sha256": REFINE_FROM_TEXT.sha256,
-        }
+        return self._chat.parameters_with(REFINE_FROM_TEXT)
 
     def refine_all(
         self,
@@ -47,17 +44,19 @@ class TextRefiner:
         """New boundaries for each moment, in the same order, never outside of its clip; the note says what moved.
 
         A moment in whose clip nothing is said stays, and no model is asked. Raises ReplyError where none of several
-        replies can be read, and what `ChatModel.ask_all` raises.
+        replies can be read, SettingsError where the model's context has no room for a transcript, and what
+        `ChatModel.ask_all` raises.
         """
         spoken = {at: one for at, one in enumerate(shown) if any(speech_in_clip(one.plan, content))}
-        asked = [(one, _request(one, content)) for one in spoken.values()]
+        asked = [(one, _request(one, content, self._chat.entry)) for one in spoken.values()]
         answers = refined_by(self._chat, asked, on_progress=on_progress)
         refined = dict(zip(spoken, answers, strict=True))
         return [refined.get(at) or _silent(one) for at, one in enumerate(shown)]
 
 
-def _request(shown: ShownMoment, content: VideoContent) -> ChatRequest:
-    messages = refine_text_messages(shown.moment, shown.plan, content)
+def _request(shown: ShownMoment, content: VideoContent, model: ModelEntry) -> ChatRequest:
+    silent = refine_text_messages(shown.moment, shown.plan, VideoContent(duration_ms=content.duration_ms))
+    messages = refine_text_messages(shown.moment, shown.plan, content, room=room_for_speech(model, silent))
     return ChatRequest(REFINE_FROM_TEXT, messages, boundaries_schema(shown.plan.clip.length_ms))
 
 

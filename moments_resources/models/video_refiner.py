@@ -14,7 +14,7 @@ from moments_core.moment import Refined
 from moments_core.prompts import REFINE_FROM_VIDEO, Message, boundaries_schema, refine_video_messages
 from moments_resources.media.proxy import PROXY_RECIPE, make_proxy
 from moments_resources.models.chat import ChatRequest
-from moments_resources.models.refining import refined_by
+from moments_resources.models.refining import refined_by, room_for_speech
 from moments_resources.models.video_addresses import Address, VideoAddresses
 
 if TYPE_CHECKING:
@@ -45,12 +45,7 @@ class VideoRefiner:
     @property
     def parameters(self) -> dict[str, object]:
         """All that decides the boundaries besides the moment, its clip and its transcript."""
-        return {
-            **self._chat.parameters,
-            "prompt": REFINE_FROM_VIDEO.label,
-            "prompt_sha256": REFINE_FROM_VIDEO.sha256,
-            "proxy": PROXY_RECIPE,
-        }
+        return {**self._chat.parameters_with(REFINE_FROM_VIDEO), "proxy": PROXY_RECIPE}
 
     def refine_all(
         self,
@@ -68,7 +63,8 @@ class VideoRefiner:
             return []
         copies = _Copies(self._chat.entry, ffmpeg=self._ffmpeg, store=self._store, step=self._step)
         asked = [
-            (one, _request(one, content, copies.address(one, number))) for number, one in enumerate(shown, start=1)
+            (one, _request(one, content, copies.address(one, number), self._chat.entry))
+            for number, one in enumerate(shown, start=1)
         ]
         return refined_by(self._chat, asked, on_progress=on_progress)
 
@@ -128,9 +124,14 @@ def _end_if_cancelled(_done_ms: int = 0) -> None:
     check_cancelled()
 
 
-def _request(one: ShownMoment, content: VideoContent, address: Address) -> ChatRequest:
+def _request(one: ShownMoment, content: VideoContent, address: Address, model: ModelEntry) -> ChatRequest:
+    nothing_said = VideoContent(duration_ms=content.duration_ms)
+    silent = refine_video_messages(one.moment, one.plan, nothing_said, video_url="")
+    # The server alone knows how many tokens it makes of the pictures: they have the other half.
+    room = room_for_speech(model, silent) // 2
+
     def messages(video_url: str) -> list[Message]:
-        return refine_video_messages(one.moment, one.plan, content, video_url=video_url)
+        return refine_video_messages(one.moment, one.plan, content, video_url=video_url, room=room)
 
     return ChatRequest(
         REFINE_FROM_VIDEO,

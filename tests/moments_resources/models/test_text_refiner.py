@@ -12,8 +12,9 @@ import pytest
 
 from moments_core.clip_plan import plan_clip
 from moments_core.content import ShownMoment, VideoContent
-from moments_core.errors import MomentsError, ReplyError
+from moments_core.errors import MomentsError, ReplyError, SettingsError
 from moments_core.moment import Moment, Refined
+from moments_core.numbered import TEMPLATE_TOKENS, estimated_tokens
 from moments_core.prompts import REFINE_FROM_TEXT
 from moments_core.sentences import sentences_from_words
 from moments_core.time import Span
@@ -161,6 +162,30 @@ def test_where_nothing_is_said_in_a_clip_its_moment_stays_and_no_model_is_asked(
     assert len(server.asked) == 1
 
 
+def test_what_is_said_fits_into_the_model_s_context_and_the_prompt_says_what_is_left_out(
+    refiner_for: RefinerFor,
+) -> None:
+    """What lies near the moment's boundaries stays."""
+    span = Span(10_000, 90_000)
+    with ModelServer() as server:
+        refine(refiner_for, server, shown(span), context_tokens=1500, defaults={"max_tokens": 200})
+        refine(refiner_for, server, shown(span), context_tokens=8000, defaults={"max_tokens": 200})
+    cut, whole = (asked.json["messages"] for asked in server.asked)
+    assert sum(estimated_tokens(message["content"]) for message in cut) + TEMPLATE_TOKENS <= 1300
+    assert "\n…\n" in cut[1]["content"]
+    assert "words that are said in the clip are left out" in cut[1]["content"]
+    for word in ("w20", "w180"):  # at 10 and at 90 s
+        assert f" {word}\n" in cut[1]["content"]
+    assert "left out" not in whole[1]["content"]
+    assert cut[0] == whole[0]
+
+
+def test_a_context_without_room_is_named_before_any_call(refiner_for: RefinerFor, model_server: ModelServer) -> None:
+    with pytest.raises(SettingsError, match="leave no room for a transcript"):
+        refine(refiner_for, model_server, shown(Span(20_000, 50_000)), context_tokens=600)
+    assert model_server.asked == []
+
+
 def test_no_moments_are_no_calls(refiner_for: RefinerFor, model_server: ModelServer) -> None:
     assert refine(refiner_for, model_server, []) == []
     assert (model_server.asked, model_server.looked) == ([], [])
@@ -173,6 +198,7 @@ def test_what_decides_the_boundaries_is_recorded(refiner_for: RefinerFor, model_
         assert refiner.parameters == {
             "served_name": "stand-in",
             "top_p": 0.9,
+            "context_tokens": None,
             "prompt": "refine_from_text-1",
             "prompt_sha256": REFINE_FROM_TEXT.sha256,
         }

@@ -22,6 +22,7 @@ from moments_core.clip_plan import ClipPlan, plan_clip
 from moments_core.content import ShownMoment, VideoContent
 from moments_core.errors import MediaError, MomentsError, PermanentError, ReplyError, SettingsError
 from moments_core.moment import Moment, Refined
+from moments_core.numbered import estimated_tokens
 from moments_core.prompts import REFINE_FROM_VIDEO, Prompt
 from moments_core.time import Span
 from moments_core.transcript import Word
@@ -153,10 +154,24 @@ def test_the_model_gets_a_small_silent_copy_and_the_words_in_clip_time(
     assert asked.json["response_format"]["json_schema"]["schema"]["properties"]["end_time"]["maximum"] == 7.0
 
 
+def test_what_is_said_leaves_half_of_the_context_to_the_pictures(refiner_for: RefinerFor, clip: Clip) -> None:
+    said = [Word(start_ms=at, end_ms=at + 40, text=f"w{at}") for at in range(0, 12_000, 50)]
+    with ModelServer() as server, refiner_for(server, context_tokens=2000) as refiner:
+        refiner.refine_all([clip(EARLY)], VideoContent(duration_ms=12_000, words=said))
+    assert estimated_tokens(text_of(server.asked[0].json)) < 1300
+    assert "are left out" in text_of(server.asked[0].json)
+
+
 def test_moments_go_side_by_side_within_the_models_limit(refiner_for: RefinerFor, clip: Clip) -> None:
     spans = [Span(at, at + 2000) for at in (2000, 4000, 6000, 8000)]
     shares: list[float] = []
-    with ModelServer(service_s=0.1) as server, refiner_for(server, parallel=2) as refiner:
+    two = threading.Barrier(2, timeout=30)
+
+    def in_pairs(_: Asked) -> str:
+        two.wait()
+        return '{"start_time": 1.5, "end_time": 3}'
+
+    with ModelServer(answer=in_pairs) as server, refiner_for(server, parallel=2) as refiner:
         refined = refiner.refine_all([clip(span) for span in spans], CONTENT, on_progress=shares.append)
     assert len(refined) == len(server.asked) == 4
     assert server.most_at_once == 2
@@ -459,6 +474,7 @@ def test_what_decides_the_boundaries_is_recorded(refiner_for: RefinerFor, model_
         assert refiner.parameters == {
             "served_name": "stand-in",
             "temperature": 0.3,
+            "context_tokens": None,
             "prompt": "refine_from_video-1",
             "prompt_sha256": REFINE_FROM_VIDEO.sha256,
             "proxy": PROXY_RECIPE,
