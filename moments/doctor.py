@@ -46,6 +46,7 @@ def examine() -> list[Finding]:
         models.bound("moment refiner", settings.refinement_model, {"local": LocalRefiner}, REFINE),
         *_left_over(),
         *models.tried(),
+        *_signing(settings, models),
     ]
 
 
@@ -54,6 +55,18 @@ def _try(name: str, check: Callable[[], str]) -> Finding:
         return Finding(name, True, check())
     except MomentsError as error:
         return Finding(name, False, str(error))
+
+
+def _signing(settings: Settings, models: _Models) -> Iterator[Finding]:
+    """Models that open clips by address need addresses that are signed."""
+    watching = [entry for entry in models.entries() if entry.supports_video and entry.video_by != "inline"]
+    if watching and (settings.store_url or "").startswith("gs:"):
+        yield _try("signed addresses", lambda: _signed(settings))
+
+
+def _signed(settings: Settings) -> str:
+    open_store(settings).signed_url("checks/signing", lifetime_s=60)
+    return "Addresses of clips can be signed for models that watch them."
 
 
 def _database(settings: Settings, lakehouse: Lakehouse) -> str:
@@ -121,6 +134,15 @@ class _Models:
                         yield Finding(f"{entry.key}: {step.name}", step.ok, step.sentence)
         except MomentsError as error:
             yield Finding("models", False, str(error))
+
+    def entries(self) -> list[ModelEntry]:
+        """Those that can be read; what can't is a finding of `tried`."""
+        if not self._are_there:
+            return []
+        try:
+            return list(self._entries().values())
+        except MomentsError:
+            return []
 
     def _bound(self, key: str, task: Task) -> str:
         entries = self._entries()

@@ -40,14 +40,24 @@ def test_model(lakehouse: Lakehouse, key: str) -> ModelTest:
     """
     from moments_resources.models.trial import try_model
 
-    models, _ = _seeded(lakehouse)
+    models, from_file = _seeded(lakehouse)
     entry = models.entry(key)
     steps = list(check_entry(entry).steps)
-    if all(step.ok for step in steps):
-        steps.append(try_model(entry, database=lakehouse.database))
+    if all(step.ok is not False for step in steps):
+        # What the way alone could not tell, the call does.
+        steps = [step for step in steps if step.ok] + [try_model(entry, database=lakehouse.database)]
     if entry.supports_video and all(step.ok for step in steps):
         steps.append(_clock(lakehouse, entry))
-    return ModelTest(all(step.ok for step in steps), steps)
+    verdict = all(step.ok for step in steps)
+    if _comparison(entry, from_file.get(key)) == "different":
+        steps.insert(0, Step("file", None, _NOT_THE_FILE))
+    return ModelTest(verdict, steps)
+
+
+_NOT_THE_FILE = (
+    "The table of models says something else than the models file, which is read for new keys alone: what is tested is "
+    "the table, and `moments models set` changes it."
+)
 
 
 def _clock(lakehouse: Lakehouse, entry: ModelEntry) -> Step:

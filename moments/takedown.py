@@ -14,13 +14,18 @@ from moments_resources.tables import ASSET_TABLES, transcript_segments
 
 
 def take_down(lakehouse: Lakehouse, video_id: str) -> dict[str, Any]:
-    """Remove the video's objects, rows and partition; says how much that was. Can be repeated."""
+    """Remove the video's objects, rows and partition; says how much that was.
+
+    Can be repeated: the submissions go last, so a video whose removal broke off is still known.
+    """
     with lakehouse.database.begin() as connection:
         named = _keys(connection, video_id)
-        rows = _delete_rows(connection, video_id)
-    # After the rows: an object without a row is garbage, a row without its object would be a lie.
+        rows = _delete_rows(connection, video_id, _RESULTS)
+    # After the results: an object without a row is garbage, a row without its object would be a lie.
     objects = _delete_objects(lakehouse.store, video_id, named)
     _delete_partition(lakehouse, video_id)
+    with lakehouse.database.begin() as connection:
+        rows += _delete_rows(connection, video_id, ["public.url_intake"])
     return {"video_id": video_id, "objects": objects, "rows": rows}
 
 
@@ -37,9 +42,11 @@ def _delete_objects(store: ObjectStore, video_id: str, named: Sequence[str]) -> 
     return sum(store.delete(key) for key in sorted(keys))
 
 
-def _delete_rows(connection: Connection, video_id: str) -> int:
-    tables = [str(table) for table in (*ASSET_TABLES.values(), transcript_segments)]
-    tables += ["public.artifacts", "public.model_calls", "public.pipeline_history", "public.url_intake"]
+_RESULTS = [str(table) for table in (*ASSET_TABLES.values(), transcript_segments)]
+_RESULTS += ["public.artifacts", "public.model_calls", "public.pipeline_history"]
+
+
+def _delete_rows(connection: Connection, video_id: str, tables: Sequence[str]) -> int:
     statements = [text(f"delete from {table} where video_id = :id") for table in tables]  # noqa: S608 - our own names
     return sum(connection.execute(statement, {"id": video_id}).rowcount for statement in statements)
 

@@ -59,7 +59,7 @@ def _on_the_way(entry: ModelEntry, connect_s: float) -> Iterator[Step]:
     try:
         with _way(entry, connect_s) as (address, connection):
             yield Step("reach", True, _reached(entry, connection))
-            yield _tried("serve", partial(check_served, entry, connection, address))
+            yield _serves(entry, address, connection)
     except MomentsError as error:
         yield Step("reach", False, str(error))
 
@@ -105,3 +105,10 @@ def _reached(entry: ModelEntry, connection: HTTPConnection) -> str:
     if entry.ssh is None:
         return f"{connection.host}:{connection.port} accepts connections."
     return f"{entry.remote_host}:{entry.remote_port} accepts connections, through {entry.ssh.host}."
+
+
+def _serves(entry: ModelEntry, address: str, connection: HTTPConnection) -> Step:
+    step = _tried("serve", partial(check_served, entry, connection, address))
+    if step.ok and entry.kind == "asr":  # any web server answers; only a call tells what this one is
+        return Step("serve", None, f"{step.sentence} Not checked: no sound was sent to be transcribed.")
+    return step

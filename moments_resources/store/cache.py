@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import threading
 import time
 import uuid
 import weakref
@@ -60,6 +61,7 @@ class LocalCache:
         self.folder = folder
         self._max_bytes = max_bytes
         self._lease: _Lease | None = None
+        self._leasing = threading.Lock()
         self._sound: set[str] = set()  # what this process has checked: reading a large file takes seconds
 
     def held(self, entry: Entry, sha256: str | None) -> Path | None:
@@ -139,9 +141,10 @@ class LocalCache:
 
     def _leased(self) -> _Lease:
         """This process's lease; a fork shares it, and with it the lock, which falls with the last of them."""
-        if self._lease is None:
-            self._lease = _Lease(self._folder("leases"))
-        return self._lease
+        with self._leasing:  # of two that two threads made, the second closed the first, and its holds fell
+            if self._lease is None:
+                self._lease = _Lease(self._folder("leases"))
+            return self._lease
 
     def _make_room(self, size: int) -> None:
         if self._used() + size <= self._max_bytes:

@@ -13,6 +13,7 @@ from moments.doctor import Finding, examine
 from moments.services import Lakehouse
 from moments_core.model_entry import parse_entry
 from moments_resources.models.registry import Models
+from tests.stand_ins.gcs_server import GcsServer
 from tests.stand_ins.model_server import ModelServer
 
 Findings = Callable[[], dict[str, Finding]]
@@ -84,3 +85,26 @@ def test_a_task_without_a_model_that_can_do_it_is_a_finding(
         found = findings()["moment finder"]
     assert found.ok is False
     assert words in found.sentence
+
+
+@pytest.mark.parametrize(("video_by", "is_found"), [(None, True), ("inline", False)])
+def test_a_model_that_opens_clips_by_address_needs_credentials_that_can_sign(
+    findings: Findings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, video_by: str | None, is_found: bool
+) -> None:
+    """A person's login, as on most laptops, can do everything else."""
+    login = tmp_path / "login.json"
+    login.write_text('{"type": "authorized_user", "client_id": "1", "client_secret": "2", "refresh_token": "3"}')
+    entry = {"kind": "vision", "served_name": "big", "remote_host": "127.0.0.1", "remote_port": 9}
+    fields = {**entry, "supports_video": True, **({"video_by": video_by} if video_by else {})}
+    (tmp_path / "models.yaml").write_text(json.dumps({"qwen": fields}))
+    with GcsServer() as gcs:
+        gcs.create_bucket("media")
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(login))
+        monkeypatch.setenv("MOMENTS_STORE_URL", "gs://media/x")
+        found = findings()
+    assert found["store"].ok is True
+    assert ("signed addresses" in found) is is_found
+    if is_found:
+        assert found["signed addresses"].ok is False
+        assert "iam.serviceAccountTokenCreator" in found["signed addresses"].sentence

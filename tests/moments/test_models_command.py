@@ -127,6 +127,16 @@ def test_a_model_that_watches_video_is_asked_for_the_time_of_an_event(
     assert f"{abs(off_s):.2f} s" in found.steps[-1].sentence
 
 
+def test_a_table_that_differs_from_the_file_is_told_to_whoever_edits_the_file(lakehouse: Lakehouse, file: Path) -> None:
+    with ModelServer(answer=lambda _: '{"answer": 7}', served=("big",)) as server:
+        written(file, direct(server.port))
+        assert [step.name for step in models_command.test_model(lakehouse, "m").steps if step.name == "file"] == []
+        written(file, direct(server.port, parallel=3))
+        found = models_command.test_model(lakehouse, "m")
+    assert (found.ok, found.steps[0].name) == (True, "file")
+    assert "moments models set" in found.steps[0].sentence
+
+
 def test_a_model_whose_clock_can_not_be_told_has_failed_the_test(lakehouse: Lakehouse, file: Path) -> None:
     def told(asked: Asked) -> str:
         return "I see blue and yellow." if asked.seen else '{"answer": 7}'

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from moments.results import Results
 from moments.services import Lakehouse
 from moments.takedown import take_down
 
@@ -34,3 +35,21 @@ def test_an_object_that_a_row_names_counts_once(
     assert len(list(lakehouse.store.keys())) == 1
     assert take_down(lakehouse, result["video_id"])["objects"] == 1
     assert list(lakehouse.store.keys()) == []
+
+
+def test_a_removal_that_broke_off_can_be_repeated(
+    lakehouse: Lakehouse, take: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "no.mp4"
+    source.write_bytes(b"no video")
+    video_id = take(source)["video_id"]
+    folder = next((lakehouse.settings.state / "store" / "uploads").iterdir())
+    folder.rename(folder.with_name("away"))
+    folder.write_text("a file where a folder was: the store can't remove what lies below")
+    with pytest.raises(NotADirectoryError):
+        take_down(lakehouse, video_id)
+    assert Results(lakehouse).has_video(video_id)
+    folder.unlink()
+    folder.with_name("away").rename(folder)
+    assert take_down(lakehouse, video_id)["objects"] == 1
+    assert not Results(lakehouse).has_video(video_id)

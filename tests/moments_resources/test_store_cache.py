@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -387,3 +388,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a small disk can't be mounted here")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_two_threads_that_first_use_a_cache_together_share_its_lease(tmp_path: Path) -> None:
+    """Of two leases the second closed the first, and a file in use was removed."""
+    for number in range(40):
+        cache = LocalCache(tmp_path / str(number), 10**9)
+        with ThreadPoolExecutor(4) as pool:
+            barrier = threading.Barrier(4)
+
+            def take(cache: LocalCache = cache, barrier: threading.Barrier = barrier) -> object:
+                barrier.wait()
+                return cache._leased()
+
+            taken = [future.result() for future in [pool.submit(take) for _ in range(4)]]
+        assert len({id(lease) for lease in taken}) == 1

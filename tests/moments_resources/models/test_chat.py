@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
 import time
@@ -552,10 +551,10 @@ def test_an_interrupt_ends_the_calls_at_once_and_leaves_nothing(
     def interrupt(_signal: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGUSR1, interrupt)
+    before, main = signal.signal(signal.SIGUSR1, interrupt), threading.main_thread()
     try:
         with ModelServer(service_s=60) as server:
-            _when(lambda: len(server.asked) == 2, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+            _when(lambda: len(server.asked) == 2, lambda: signal.pthread_kill(main.ident or 0, signal.SIGUSR1))
             with pytest.raises(KeyboardInterrupt):
                 ask(server, [question(f"number {n}") for n in range(4)], new_step, chat_for, parallel=2)
         assert len(server.asked) == 2
