@@ -123,10 +123,9 @@ class ModelCaller:
             try:
                 fetching.result()
             except BaseException:
+                fetching.cancel()
                 self.link.close()  # it may be opened anew just now, in a thread that nothing else can cancel
                 raise
-            finally:
-                fetching.cancel()
         if batch.failures:
             raise batch.failures[0]
 

@@ -176,7 +176,7 @@ def assert_clear_failure(
 
 def assert_one_sentence(reason: str, house: Lakehouse | None = None) -> None:
     """It ends like a sentence, is one, and shows no inside: no path of ours, no class of Python, no traceback."""
-    assert reason.endswith(".")
+    assert reason.endswith((".", "?"))
     assert "\n" not in reason
     assert not re.search(r"[.!?] [A-Z]", reason), reason
     assert not re.search(r"Traceback|\w(Error|Exception)\b|\berrno\b|<class", reason), reason
