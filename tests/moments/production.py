@@ -78,7 +78,7 @@ class Production:
                 instance=instance,
                 asset_selection=[AssetKey(asset)],
                 partition_key=row.video_id,
-                run_config=QUIET,
+                run_config={**QUIET, "resources": {"run_options": {"config": options}}},
                 tags={INTAKE_TAG: str(row.intake_id)},
                 raise_on_error=False,
             )

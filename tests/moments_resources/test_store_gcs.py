@@ -342,6 +342,14 @@ def test_a_store_that_nobody_answers_for_is_told_soon(monkeypatch: pytest.Monkey
     _assert_clear(raised.value, "could not be reached")
 
 
+def test_an_interrupted_import_of_googles_libraries_does_not_hide_the_interrupt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "urllib3", None)  # as half an import leaves it: every next one fails
+    with pytest.raises(KeyboardInterrupt), gcs_faults_named("media"):
+        raise KeyboardInterrupt
+
+
 def test_a_session_address_is_in_no_error(gcs: GcsServer, store: GcsStore, large: Path) -> None:
     gcs.faults.append(Fault("upload", status=403, after=1))
     with pytest.raises(SettingsError) as raised:
