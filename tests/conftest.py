@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +19,12 @@ from moments_resources.store.file import FileStore
 
 TEMPLATE = "moments_template"
 SAMPLE = Path(__file__).parents[1] / "samples" / "sample.mp4"
+
+
+def pytest_configure() -> None:
+    """A background job starts with Ctrl-C ignored, and so would all processes below it: tests press it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
