@@ -23,6 +23,7 @@ from moments_core.errors import MomentsError, PermanentError, ResourceError, Ser
 from moments_resources.store.cache import LocalCache
 from moments_resources.store.gcs import GcsPlace, GcsStore
 from moments_resources.store.gcs_bucket import Transfer
+from moments_resources.store.gcs_errors import gcs_faults_named
 from tests.stand_ins.gcs_server import Fault, GcsServer
 from tests.stand_ins.google_machine import GoogleMachine
 from tests.stand_ins.leftovers import our_threads
