@@ -14,8 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._utils.error import serializable_error_info_from_exc_info
 from sqlalchemy import text
 
+from moments.worker import _as_ours
+from moments_core.errors import CancelledError, MomentsError, NetworkError, SettingsError
 from moments_core.options import Options
 from moments_resources.catalogue import DIED
 from moments_resources.turns import Turns
@@ -262,3 +266,22 @@ def test_a_worker_that_is_stopped_before_its_first_step_leaves_nothing_open(prod
     state = _state(production, intake_id)
     assert (state["state"], state["class"], state["cause"]) == ("cancelled", "cancelled", STOPPED)
     _assert_nothing_is_left(production)
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (DagsterExecutionInterruptedError(), CancelledError(STOPPED)),
+        (KeyboardInterrupt(), CancelledError(STOPPED)),
+        (SettingsError("There is no such bucket: create it."), SettingsError("There is no such bucket: create it.")),
+        (NetworkError("It broke: try again."), NetworkError("It broke: try again.")),
+    ],
+)
+def test_what_dagster_alone_has_kept_of_an_error_is_told_as_ours(raised: BaseException, told: MomentsError) -> None:
+    """A signal may meet Dagster between two lines of its own, where none of our steps hears of it."""
+    try:
+        raise raised
+    except BaseException:  # noqa: BLE001 - as Dagster takes it
+        kept = serializable_error_info_from_exc_info(sys.exc_info())
+    named = _as_ours(kept)
+    assert (type(named), str(named)) == (type(told), str(told))
