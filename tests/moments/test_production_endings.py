@@ -279,9 +279,8 @@ def test_a_worker_that_is_stopped_before_its_first_step_leaves_nothing_open(prod
 )
 def test_what_dagster_alone_has_kept_of_an_error_is_told_as_ours(raised: BaseException, told: MomentsError) -> None:
     """A signal may meet Dagster between two lines of its own, where none of our steps hears of it."""
-    try:
+    with pytest.raises(type(raised)) as caught:
         raise raised
-    except BaseException:  # noqa: BLE001 - as Dagster takes it
-        kept = serializable_error_info_from_exc_info(sys.exc_info())
+    kept = serializable_error_info_from_exc_info((caught.type, caught.value, caught.tb))
     named = _as_ours(kept)
     assert (type(named), str(named)) == (type(told), str(told))
