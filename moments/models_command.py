@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from moments_core.errors import MomentsError
 from moments_core.model_entry import ModelEntry
 from moments_resources.models.checking import ModelTest, Step, check_entry
-from moments_resources.models.registry import Models, parse_changes, read_models_file
+from moments_resources.models.registry import Models, parse_changes
 
 if TYPE_CHECKING:
     from moments.services import Lakehouse
@@ -74,11 +74,8 @@ def _clock(lakehouse: Lakehouse, entry: ModelEntry) -> Step:
 
 
 def _seeded(lakehouse: Lakehouse) -> tuple[Models, dict[str, ModelEntry]]:
-    path = lakehouse.settings.models
-    entries = read_models_file(path)
     models = Models(lakehouse.database)
-    models.seed(entries, seeded_by=path.name)
-    return models, {entry.key: entry for entry in entries}
+    return models, {entry.key: entry for entry in models.seed_from(lakehouse.settings.models)}
 
 
 def _shown(entry: ModelEntry) -> dict[str, Any]:

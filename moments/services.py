@@ -54,10 +54,10 @@ class Lakehouse:
 
     def models(self) -> Models:
         """The models registry, with what the models file adds to it. Raises SettingsError for a file that is wrong."""
-        from moments_resources.models.registry import Models, read_models_file
+        from moments_resources.models.registry import Models
 
         models = Models(self.database)
-        models.seed(read_models_file(self.settings.models), seeded_by=self.settings.models.name)
+        models.seed_from(self.settings.models)
         return models
 
 

@@ -14,6 +14,7 @@ from moments_core.errors import ReplyError, ServiceError
 from moments_core.model_entry import ModelEntry
 from moments_resources.models.caller import Call, ModelCaller, Send
 from moments_resources.models.calls import StoredReply, Usage
+from moments_resources.models.reading import all_read
 from moments_resources.models.wire import raise_failure, reply_body
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class ChatModel:
         for prompt in {request.prompt.sha256: request.prompt for request in requests}.values():
             self._caller.ledger.keep_prompt(prompt)
         stored = self._caller.call_all([self._call(request) for request in requests], on_done=on_done)
-        return self._all_opened(stored)
+        return all_read(self._opened, stored)
 
     @contextmanager
     def reading(self, reply: ChatReply) -> Iterator[None]:
@@ -112,18 +113,6 @@ class ChatModel:
         identity = {"asked": asked, "schema": request.schema, "prompt": request.prompt.sha256}
         prepare = partial(_prepared, self.entry, self._caller.link.api_key, request)
         return Call(identity, prepare, prompt_sha256=request.prompt.sha256)
-
-    def _all_opened(self, replies: Sequence[StoredReply]) -> list[ChatReply]:
-        opened: list[ChatReply] = []
-        broken: list[ServiceError] = []
-        for reply in replies:
-            try:
-                opened.append(self._opened(reply))
-            except ServiceError as error:
-                broken.append(error)
-        if broken:
-            raise broken[0]
-        return opened
 
     def _opened(self, stored: StoredReply) -> ChatReply:
         with self._caller.reading(stored):

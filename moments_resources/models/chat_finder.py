@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from moments_core.content import VideoContent
@@ -26,6 +27,7 @@ from moments_core.replies import ReadMoments, read_moments
 from moments_core.time import to_ms
 from moments_resources.models.chat import ChatReply, ChatRequest
 from moments_resources.models.progress import as_share
+from moments_resources.models.reading import all_read
 
 if TYPE_CHECKING:
     from moments_resources.models.chat import ChatModel
@@ -76,7 +78,7 @@ class ChatFinder:
         questions = self._questions(content, options, room)
         requests = [_request(question, content, options, room) for question in questions]
         replies = self._chat.ask_all(requests, on_done=as_share(on_progress, of=len(requests)))
-        answers = self._read_all(questions, replies, content)
+        answers = all_read(partial(self._read, content), zip(questions, replies, strict=True))
         answered = [Answered(answer, asked.most) for answer, asked in zip(answers, questions, strict=True)]
         return found(answered, options, by=key, sentences=len(content.sentences))
 
@@ -102,26 +104,15 @@ class ChatFinder:
             for number, window in enumerate(shown, start=1)
         ]
 
-    def _read_all(
-        self, questions: Sequence[_Question], replies: Sequence[ChatReply], content: VideoContent
-    ) -> list[ReadMoments]:
-        """All are read before the first failure is raised: a try after it then asks again for each that failed."""
-        answers: list[ReadMoments] = []
-        failures: list[ReplyError] = []
-        for question, reply in zip(questions, replies, strict=True):
-            try:
-                answers.append(self._read(question, reply, content))
-            except ReplyError as error:
-                failures.append(_naming(error, question, self._chat.entry.key))
-        if failures:
-            raise failures[0]
-        return answers
-
-    def _read(self, question: _Question, reply: ChatReply, content: VideoContent) -> ReadMoments:
-        with self._chat.reading(reply):
-            return read_moments(
-                reply.text, sentences=content.sentences, window=question.window, duration_ms=content.duration_ms
-            )
+    def _read(self, content: VideoContent, answered: tuple[_Question, ChatReply]) -> ReadMoments:
+        question, reply = answered
+        try:
+            with self._chat.reading(reply):
+                return read_moments(
+                    reply.text, sentences=content.sentences, window=question.window, duration_ms=content.duration_ms
+                )
+        except ReplyError as error:
+            raise _naming(error, question, self._chat.entry.key) from error
 
 
 def _request(question: _Question, content: VideoContent, options: Options, room: int) -> ChatRequest:
@@ -132,6 +123,4 @@ def _request(question: _Question, content: VideoContent, options: Options, room:
 
 
 def _naming(error: ReplyError, question: _Question, key: str) -> ReplyError:
-    named = ReplyError(f"{key} on {question}: {error}", **{**error.evidence, "window": str(question)})
-    named.__cause__ = error
-    return named
+    return ReplyError(f"{key} on {question}: {error}", **{**error.evidence, "window": str(question)})

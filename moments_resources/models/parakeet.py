@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from moments_core.errors import PermanentError, ReplyError, ServiceError
+from moments_core.errors import PermanentError
 from moments_core.heard import Timing, transcript_from_heard
 from moments_core.parakeet_reply import HeardSpeech, parse_parakeet
 from moments_core.seams import HeardChunk, joined
@@ -21,6 +21,7 @@ from moments_core.transcript import Transcript
 from moments_resources.media.flac import encoded_flac
 from moments_resources.models.caller import Call, ModelCaller
 from moments_resources.models.calls import StoredReply
+from moments_resources.models.reading import all_read
 from moments_resources.models.wire import reply_body
 from moments_resources.speech_utterances import Utterance, chunks
 
@@ -73,7 +74,7 @@ class ParakeetSpeech:
         with tempfile.TemporaryFile() as kept:  # it has no name, so it is gone however this process ends
             pieces = list(self._cut(audio, duration_ms, silences, kept))
             replies = self._heard(pieces, _in_ms(on_progress, pieces, duration_ms))
-        heard = self._read_all(replies, pieces)
+        heard = all_read(self._read, zip(replies, pieces, strict=True))
         words = joined([HeardChunk(piece.span, said.words) for piece, said in zip(pieces, heard, strict=True)])
         return transcript_from_heard(words, duration_ms=duration_ms, model=self.recipe, timing=_timing(heard))
 
@@ -102,20 +103,8 @@ class ParakeetSpeech:
         with _advice(pieces):
             return self._caller.call_all(calls, on_done=on_done)
 
-    def _read_all(self, replies: Sequence[StoredReply], pieces: Sequence[_Piece]) -> list[HeardSpeech]:
-        """All are read before the first failure is raised: a try after it then asks again for each that failed."""
-        heard: list[HeardSpeech] = []
-        failures: list[ReplyError | ServiceError] = []
-        for reply, piece in zip(replies, pieces, strict=True):
-            try:
-                heard.append(self._read(reply, piece))
-            except (ReplyError, ServiceError) as error:
-                failures.append(error)
-        if failures:
-            raise failures[0]
-        return heard
-
-    def _read(self, reply: StoredReply, piece: _Piece) -> HeardSpeech:
+    def _read(self, heard: tuple[StoredReply, _Piece]) -> HeardSpeech:
+        reply, piece = heard
         with self._caller.reading(reply):
             return parse_parakeet(reply.body, length_ms=piece.span.length_ms)
 

@@ -59,6 +59,12 @@ class Models:
         with self._database.begin() as connection:
             return list(connection.scalars(new.returning(models.c.key)))
 
+    def seed_from(self, path: Path) -> list[ModelEntry]:
+        """Seed with what a models file holds, and say what that is. Raises SettingsError for a file that is wrong."""
+        entries = read_models_file(path)
+        self.seed(entries, seeded_by=path.name)
+        return entries
+
     def rows(self) -> list[StoredModel]:
         """All models, by key. Raises SettingsError for a row that is no valid entry."""
         with self._database.begin() as connection:
