@@ -19,6 +19,7 @@ from moments_resources.store.gcs_content import SHA256, Digest, Remote, describe
 from moments_resources.store.gcs_errors import gcs_faults_named
 
 if TYPE_CHECKING:
+    import requests
     from google.cloud.storage import Blob, Client
 
 _UPLOAD_LOST = "Google Cloud Storage lost an upload half way: run this again."
@@ -245,8 +246,20 @@ class Bucket:
         os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
         from dagster_gcp import GCSResource  # 2 s: at the first use, never before
 
-        return GCSResource(project=None).get_client()
+        client = GCSResource(project=None).get_client()
+        client._http.hooks["response"].append(_read_refusal)  # noqa: SLF001 - the way to its session
+        return client
 
     @cached_property
     def _bucket(self) -> Any:
         return self._client.bucket(self.name)
+
+
+def _read_refusal(response: requests.Response, *_: Any, **__: Any) -> None:
+    """Give back the connection of a request that was refused.
+
+    A download is asked for as a stream, and the library drops the answer to a try that failed with its body unread:
+    the socket would stay open until the garbage collector comes by.
+    """
+    if not response.ok:
+        response.content  # noqa: B018 - reads it to its end

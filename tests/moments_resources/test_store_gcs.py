@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -11,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -237,6 +240,24 @@ def test_a_download_that_breaks_or_is_damaged_is_made_good(
     stored = machine("a").adopt(small, "a/small.jpg")
     gcs.faults.append(Fault("download", what))
     assert machine("b").local(stored.key).read_bytes() == small.read_bytes()
+
+
+@pytest.mark.parametrize("status", [503, 403])
+@pytest.mark.parametrize("size", [5, LARGE])
+def test_no_socket_of_a_refused_download_is_left_open(
+    gcs: GcsServer, machine: Machine, small: Path, size: int, status: int
+) -> None:
+    small.write_bytes(os.urandom(size))
+    stored = machine("a").adopt(small, "a/small.jpg")
+    gcs.faults.append(Fault("download", status=status, times=2))
+    fetching = machine("b")
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", ResourceWarning)
+        with contextlib.suppress(SettingsError):
+            fetching.local(stored.key)
+        del fetching
+        gc.collect()
+    assert [str(warning.message) for warning in warned] == []
 
 
 def test_damaged_content_is_never_handed_out(gcs: GcsServer, machine: Machine, small: Path, tmp_path: Path) -> None:
