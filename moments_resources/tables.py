@@ -14,6 +14,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Float,
     ForeignKey,
@@ -29,7 +30,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.schema import SchemaItem
 
 from moments_resources.asset_tables import BY_ASSET, IDENTITY_COLUMNS, MOMENTS, TRANSCRIPT_SEGMENTS, AssetTable
@@ -62,7 +63,22 @@ url_intake = Table(
     _required("submitted_by", Text, "Database user or program that submitted it.", server_default=text("current_user")),
     _optional("name", Text, "What the submitter calls it, e.g. the file's name."),
     _optional("video_id", Text, "Partition key; set once, by us, when the URL has been read. Never typed by a user."),
-    Index("url_intake_video_id", "video_id"),
+    _optional(
+        "listed_in",
+        BigInteger,
+        "The submission whose address led to a list with this video; empty: submitted by itself.",
+    ),
+    _optional("registered_at", DateTime(timezone=True), "When the sensor made its partition; empty: not yet."),
+    _required(
+        "settled",
+        Boolean,
+        "A mark for the sensors alone: this row has ended, they need not look at it. Its state: intake_state.",
+        server_default=text("false"),
+    ),
+    Index("url_intake_video_id", "video_id", "intake_id"),
+    Index("url_intake_new", "intake_id", postgresql_where=text("registered_at is null and not settled")),
+    Index("url_intake_open", text("priority desc"), "intake_id", postgresql_where=text("not settled")),
+    Index("url_intake_listed_in", "listed_in"),
     comment="One row a submission. The only way in. A row's state is derived: see the view intake_state.",
 )
 
@@ -73,7 +89,11 @@ pipeline_history = Table(
     _optional("video_id", Text, "The video, where its name is known."),
     _required("asset", Text, "The asset; raw_video, with no video_id, for a submission that was refused."),
     _required("attempt", Integer, "1, 2, … for this video and asset; an open one alone may commit."),
-    _required("outcome", Text, "running, completed, reused, retrying, failed or cancelled."),
+    _required(
+        "outcome",
+        Text,
+        "running, completed, reused, listed (the address led to a list of videos), retrying, failed or cancelled.",
+    ),
     Column("class", Text, nullable=True, comment="Failure class: permanent, transient, cancelled or budget."),
     _optional("cause", Text, "One sentence: what went wrong and what to do."),
     _optional("evidence", JSONB, "Facts behind the cause."),
@@ -85,9 +105,15 @@ pipeline_history = Table(
     _optional("run_id", Text, "Dagster's run."),
     _required("host", Text, "Machine that did the work."),
     _required("pid", Integer, "Process that did the work."),
+    _optional(
+        "lease_until", DateTime(timezone=True), "Until when a running attempt may commit; its process renews it."
+    ),
+    _optional(
+        "try_again_at", DateTime(timezone=True), "When a failed attempt will be followed by another; empty: never."
+    ),
     UniqueConstraint("video_id", "asset", "attempt", name="pipeline_history_attempt"),
     CheckConstraint(
-        "outcome in ('running', 'completed', 'reused', 'retrying', 'failed', 'cancelled')",
+        "outcome in ('running', 'completed', 'reused', 'listed', 'retrying', 'failed', 'cancelled')",
         name="pipeline_history_outcome",
     ),
     CheckConstraint(
@@ -98,8 +124,71 @@ pipeline_history = Table(
         name="pipeline_history_failure_is_explained",
     ),
     CheckConstraint("(outcome = 'running') = (ended_at is null)", name="pipeline_history_running_is_open"),
+    CheckConstraint("try_again_at is null or outcome = 'failed'", name="pipeline_history_failed_alone_is_tried_again"),
     Index("pipeline_history_intake", "intake_id"),
+    Index("pipeline_history_open", "run_id", postgresql_where=text("outcome in ('running', 'retrying')")),
     comment="Every attempt at every asset, kept for good.",
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("run_id", Text, primary_key=True, comment="Dagster's run."),
+    _required("host", Text, "Machine that it is on."),
+    _required("pid", Integer, "Its process."),
+    _required("process_started", Float, "Start of the process, Unix time, seconds."),
+    _required("beat", BigInteger, "Rises every few seconds while the process lives.", server_default=text("0")),
+    _required("began_at", DateTime(timezone=True), "When the process took the run.", server_default=func.now()),
+    _required("beat_at", DateTime(timezone=True), "When beat rose last.", server_default=func.now()),
+    _optional("stop_reason", Text, "Why it is to stop; empty: it is not."),
+    comment="The processes that take a run through its steps; one leaves when its run is over.",
+)
+
+cancellations = Table(
+    "cancellations",
+    metadata,
+    Column("cancellation_id", BigInteger, Identity(always=True), primary_key=True, comment="Number."),
+    _optional("video_id", Text, "The video; empty where it has no name."),
+    _required("cancelled_at", DateTime(timezone=True), "When.", server_default=func.now()),
+    _required("cancelled_by", Text, "Program or database user that asked for it."),
+    _required("run_ids", ARRAY(Text), "Dagster's runs that may begin nothing more."),
+    _required("intake_ids", ARRAY(BigInteger), "Submissions that may begin nothing more."),
+    Index("cancellations_video_id", "video_id"),
+    comment="What was stopped on request: no attempt begins for these runs and submissions.",
+)
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("video_id", Text, primary_key=True, comment="The video."),
+    _required("deleted_at", DateTime(timezone=True), "When its removal was asked for.", server_default=func.now()),
+    _required("deleted_by", Text, "Program or database user that asked for it."),
+    _optional(
+        "verified_at",
+        DateTime(timezone=True),
+        "When nothing of it was left; empty: the removal broke off, repeat it.",
+    ),
+    comment="Videos that were taken down: they do not come back unless a submission says `revive`.",
+)
+
+garbage = Table(
+    "garbage",
+    metadata,
+    Column("key", Text, primary_key=True, comment="Key in the object store."),
+    _required(
+        "found_at", DateTime(timezone=True), "When it was first seen to belong to nothing.", server_default=func.now()
+    ),
+    comment="Objects that no row names: removed by retention when they are still here a while later.",
+)
+
+spending = Table(
+    "spending",
+    metadata,
+    Column("day", Date, primary_key=True, comment="Day, UTC."),
+    _required("seconds", Float, "Of model calls.", server_default=text("0")),
+    _required("tokens", BigInteger, "In and out.", server_default=text("0")),
+    _required("cost", Float, "In the prices' currency.", server_default=text("0")),
+    comment="What model calls took, a row a day; stays when a video is taken down.",
 )
 
 artifacts = Table(
@@ -209,6 +298,15 @@ model_calls = Table(
     _optional("tokens_out", Integer, "Tokens of the reply, as the server counted them."),
     _required("cost", Float, "By the model's price, in its currency.", server_default=text("0")),
     _optional("reply", Text, "The body of the answer as it came, stored before anybody read it."),
+    *(
+        _required(
+            f"reserved_{name}",
+            kind,
+            f"The most that it may take, reserved while it is open: {name}.",
+            server_default=text("0"),
+        )
+        for name, kind in (("seconds", Float), ("tokens", BigInteger), ("cost", Float))
+    ),
     CheckConstraint("outcome in ('open', 'replied', 'refused', 'failed')", name="model_calls_outcome"),
     CheckConstraint("outcome <> 'replied' or reply is not null", name="model_calls_replies_are_kept"),
     CheckConstraint(
@@ -217,6 +315,7 @@ model_calls = Table(
     ),
     Index("model_calls_request", "video_id", "asset", "request_sha256"),
     Index("model_calls_model", "model", "started_at"),
+    Index("model_calls_open", "attempt_id", postgresql_where=text("outcome = 'open'")),
     comment="Every call of a model. A retry of a step reuses the replies that came before its asset was committed.",
 )
 

@@ -44,7 +44,7 @@ order by coalesce(video_id, intake_id::text), asset, attempt_id desc
 FAILURES = """
 create view public.failures as
 select l.video_id, coalesce(v.title, i.name) as title, coalesce(v.url, i.url) as url, l.asset, l.class, l.cause,
-       l.ended_at, l.run_id
+       l.ended_at, l.run_id, l.try_again_at
 from public.latest_attempts l
 left join public.videos v on v.video_id = l.video_id
 left join lateral (
@@ -55,61 +55,98 @@ left join lateral (
 where l.outcome in ('failed', 'cancelled')
 """
 
-#: One row a submission, with its state. A row never carries its state: written apart from the work, it would lie.
-#: A submission without attempts of its own is a duplicate of an equal one (same video, same options) that
-#:   - runs; or failed after this one came in: they share that end; asked again later, it is tried again; or
-#:   - completed, and nothing of the video was made since: its result is the result; or
-#:   - waits, and came first.
-INTAKE_STATE = """
-create view public.intake_state as
-with mine as (
-    select intake_id,
-           bool_or(outcome in ('running', 'retrying')) as running,
-           (array_agg(asset order by attempt_id desc) filter (where outcome in ('failed', 'cancelled')))[1] as asset,
-           (array_agg(outcome order by attempt_id desc) filter (where outcome in ('failed', 'cancelled')))[1] as ended,
-           (array_agg(class order by attempt_id desc) filter (where outcome in ('failed', 'cancelled')))[1] as class,
-           (array_agg(cause order by attempt_id desc) filter (where outcome in ('failed', 'cancelled')))[1] as cause,
-           count(distinct asset) filter (where outcome in ('completed', 'reused')) = __ASSETS__ as done,
+
+def _attempts_of(row: str) -> str:
+    """What the attempts of one submission say: one row.
+
+    A failure counts until a later run of the submission begins. Where several assets failed, one that is not tried
+    again decides, then the newest. By laterals, not by one `group by`: a sensor asks for a few rows of many.
+    """
+    first = "order by (try_again_at is null) desc, attempt_id desc"
+    return f"""
+    select count(*) > 0 as begun, max(last_run) as run_id,
+           coalesce(bool_or(outcome in ('running', 'retrying')), false) as running,
+           (array_agg(asset {first}) filter (where bad))[1] as asset,
+           (array_agg(outcome {first}) filter (where bad))[1] as ended,
+           (array_agg(class {first}) filter (where bad))[1] as class,
+           (array_agg(cause {first}) filter (where bad))[1] as cause,
+           case when bool_and(try_again_at is not null) filter (where bad) then max(try_again_at) filter (where bad)
+                end as again,
+           count(*) filter (where outcome in ('completed', 'reused')) = {len(ASSET_TABLES)}
+               or coalesce(bool_or(outcome = 'listed'), false) as done,
            max(ended_at) as ended_at
     from (
-        select distinct on (intake_id, asset) * from public.pipeline_history
-        where intake_id is not null order by intake_id, asset, attempt_id desc
-    ) newest
-    group by intake_id
-), changed as (
-    select video_id, max(committed_at) as at from public.artifacts group by video_id
-), asked as (
-    select i.*, i.options->'force' is not distinct from 'true'::jsonb or i.video_id is null as on_its_own,
-           m.running, m.asset, m.ended, m.class, m.cause, m.done, m.ended_at, m.intake_id is not null as begun
-    from public.url_intake i
-    left join mine m using (intake_id)
-), covered as (
-    select i.intake_id, max(e.intake_id) as by
-    from asked i
-    join asked e on e.video_id = i.video_id and e.options = i.options and e.intake_id < i.intake_id and e.begun
-    left join changed c on c.video_id = e.video_id
-    where not i.begun and not i.on_its_own
-      and case when e.ended is not null and not e.running then e.ended_at > i.submitted_at
-               when e.done then c.at <= e.ended_at or e.ended_at > i.submitted_at
-               else true end
-    group by i.intake_id
-), first as (
-    select i.intake_id, min(i.intake_id) over (partition by i.video_id, i.options) as by
-    from asked i
-    left join covered using (intake_id)
-    where not i.begun and not i.on_its_own and covered.by is null
-)
-select i.intake_id, i.url, i.name, i.options, i.priority, i.submitted_at, i.submitted_by, i.video_id,
-       case when i.ended is not null and not i.running then i.ended
-            when i.done then 'completed'
-            when i.begun then 'running'
-            when coalesce(covered.by, first.by, i.intake_id) <> i.intake_id then 'duplicate'
+        select h.*, first_value(h.run_id) over latest as last_run,
+               outcome in ('failed', 'cancelled')
+                   and run_id is not distinct from first_value(h.run_id) over latest as bad
+        from (
+            select distinct on (asset) asset, attempt_id, run_id, outcome, class, cause, try_again_at, ended_at
+            from public.pipeline_history where intake_id = {row}.intake_id order by asset, attempt_id desc
+        ) h
+        window latest as (order by h.attempt_id desc)
+    ) newest"""  # noqa: S608 - our own text
+
+
+def _covered_by(row: str, depth: int) -> str:
+    """The newest equal submission that began before and whose end is this one's end too. Once true, it stays so."""
+    e, a, b = f"e{depth}", f"a{depth}", f"b{depth}"
+    return f"""
+    select max({e}.intake_id)
+    from (
+        select distinct intake_id from public.pipeline_history
+        where video_id = {row}.video_id and intake_id < {row}.intake_id
+    ) {b}
+    join public.url_intake {e} on {e}.intake_id = {b}.intake_id and {e}.options = {row}.options
+    cross join lateral ({_attempts_of(e)}) {a}
+    where case when {a}.running or {a}.again is not null then true
+               when {a}.ended is not null then {a}.ended_at > {row}.submitted_at
+               when {a}.done then {a}.ended_at > {row}.submitted_at or not exists (
+                   select from public.artifacts
+                   where video_id = {row}.video_id
+                     and committed_at > {a}.ended_at and committed_at <= {row}.submitted_at)
+               else true end"""  # noqa: S608 - our own text
+
+
+def _first_of_those_that_wait(row: str) -> str:
+    return f"""
+    select e.intake_id from public.url_intake e
+    where e.video_id = {row}.video_id and e.options = {row}.options and e.intake_id <= {row}.intake_id
+      and not exists (select from public.pipeline_history where intake_id = e.intake_id)
+      and ({_covered_by("e", 2)}) is null
+    order by e.intake_id limit 1"""  # noqa: S608 - our own text
+
+
+#: One row a submission, with its state. A row never carries its state: written apart from the work, it would lie.
+#: A failure that will be tried again is `waiting`, with the time in `not_before`.
+#: A submission without attempts of its own is a duplicate of an equal one (same video, same options) that
+#:   - runs or will be tried again; or failed after this one came in: they share that end; asked later, it is tried
+#:     again; or
+#:   - completed, and nothing of the video was made between its end and this submission: its result is the result; or
+#:   - waits, and came first.
+INTAKE_STATE = f"""
+create view public.intake_state as
+select i.intake_id, i.url, i.name, i.options, i.priority, i.submitted_at, i.submitted_by, i.video_id, i.listed_in,
+       i.registered_at, i.settled,
+       case when m.running then 'running'
+            when m.again is not null then 'waiting'
+            when m.ended is not null then m.ended
+            when m.done then 'completed'
+            when m.begun then 'running'
+            when d.by <> i.intake_id then 'duplicate'
             else 'waiting' end as state,
-       nullif(coalesce(covered.by, first.by), i.intake_id) as duplicate_of, i.asset as failed_asset, i.class, i.cause
-from asked i
-left join covered using (intake_id)
-left join first using (intake_id)
-""".replace("__ASSETS__", str(len(ASSET_TABLES)))
+       nullif(d.by, i.intake_id) as duplicate_of, m.asset as failed_asset, m.class, m.cause, m.again as not_before,
+       (
+           select count(distinct coalesce(run_id, attempt_id::text)) from public.pipeline_history
+           where intake_id = i.intake_id and outcome in ('failed', 'cancelled')
+       ) as tries,
+       m.begun, m.running as is_at_work, m.run_id
+from public.url_intake i
+cross join lateral ({_attempts_of("i")}) m
+cross join lateral (
+    select case when not m.begun and i.video_id is not null and i.options->'force' is distinct from 'true'::jsonb
+                then coalesce(({_covered_by("i", 1)}), ({_first_of_those_that_wait("i")})) end as by
+) d
+"""  # noqa: S608 - our own text
 
 
 def create_views() -> list[str]:
