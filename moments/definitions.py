@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,14 +12,15 @@ import dagster as dg
 from moments.settings import Settings, load_settings
 from moments_assets.jobs import ASSETS, process_video
 from moments_resources.options import RunOptions
-from moments_sensors.ended import cancelled_runs, failed_runs
 from moments_sensors.intake import intake_sensor
+from moments_sensors.reconcile import reconcile_sensor
 
 if TYPE_CHECKING:
     from moments.remote_models import RemoteModels
     from moments.services import Lakehouse
     from moments_core.content import MomentFinder, MomentRefiner
     from moments_resources.downloader import Downloader, Limits
+    from moments_resources.heart import Heart
     from moments_resources.makers import Choice
     from moments_resources.media.runner import FfmpegRunner
     from moments_resources.pools import Pools
@@ -34,10 +35,12 @@ def definitions() -> dg.Definitions:
     return dg.Definitions(
         assets=list(ASSETS),
         jobs=[process_video],
-        sensors=[intake_sensor, failed_runs, cancelled_runs],
+        sensors=[intake_sensor, reconcile_sensor],
         # A process a run, steps one after the other: the cheapest, and the simplest to kill.
         executor=dg.in_process_executor,
         resources={
+            "heart": dg.ResourceDefinition(bound.heart),
+            "history": _made_by(lambda: bound.lakehouse.history),
             "catalogue": _made_by(lambda: bound.lakehouse.catalogue),
             "intake": _made_by(lambda: bound.lakehouse.intake),
             "store": _made_by(lambda: bound.lakehouse.store),
@@ -67,6 +70,15 @@ class Bindings:
         from moments.services import connect
 
         return connect(self.settings)
+
+    def heart(self, context: dg.InitResourceContext) -> Iterator[Heart]:
+        """Beats from before the first step of a run until after its last."""
+        from moments_resources.heart import Heart
+        from moments_resources.workers import Workers
+
+        run_id = context.run_id or ""
+        with Heart(Workers(self.lakehouse.database), self.lakehouse.history, run_id) as heart:
+            yield heart
 
     def table_io(self) -> TableIO:
         from moments_resources.table_io import TableIO

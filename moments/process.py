@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import Self
 from moments.children import end_all
 from moments.results import Json, Results
 from moments.services import DAEMON_LOCK, Lakehouse, make_folder, submission_lock
+from moments_core.errors import TransientError
 from moments_core.options import Options
 from moments_resources.intake import IntakeRow, without_credentials
+from moments_resources.tables import ASSET_TABLES
 
 _POLL_SECONDS = 0.5
 _DAEMON_SECONDS = 5.0
@@ -30,6 +33,7 @@ Watcher = Callable[[str, Json | None], None]
 class _Job:
     source: str
     row: IntakeRow
+    tries: int  # how often it had failed before: another failure is the end of this call, whoever tries again later
     worker: subprocess.Popen[bytes] | None = None
     works_on: int | None = None  # the submission that the worker was started for: this one, or an equal one before it
     log: Path | None = None
@@ -54,7 +58,10 @@ def process(
     """
     results = Results(lakehouse)
     rows = [lakehouse.intake.submit(source, options, submitted_by=submitted_by) for source in sources]
-    jobs = [_Job(shown_source(source, row), row) for source, row in zip(sources, rows, strict=True)]
+    jobs = [
+        _Job(shown_source(source, row), row, results.standing(row.intake_id).tries)
+        for source, row in zip(sources, rows, strict=True)
+    ]
     with _Crew(lakehouse, results, jobs) as crew:
         while jobs:
             for job in [job for job in jobs if crew.has_ended(job)]:
@@ -94,10 +101,13 @@ class _Crew:
         if job.is_at_work:
             return False
         standing = self._results.standing(job.row.intake_id)
+        if standing.has_failed and standing.tries > job.tries:
+            return True
         if standing.has_ended or job.works_on != standing.intake_id or not self._is_left_alone(standing.intake_id):
             return standing.has_ended
         self._close_dead(job, standing.intake_id)
-        return self._results.standing(job.row.intake_id).has_ended
+        now = self._results.standing(job.row.intake_id)
+        return now.has_ended or now.has_failed
 
     def see_to(self, job: _Job) -> None:
         """Start a worker where nobody is at work: not ours, not a daemon, not another call's.
@@ -135,8 +145,21 @@ class _Crew:
         from moments.worker import end_dead_runs
 
         end_dead_runs(self._lakehouse, intake_id)
-        if not self._results.standing(intake_id).has_ended:
-            self._lakehouse.intake.note_worker_lost(self._lakehouse.intake.row(intake_id), job.log)
+        standing = self._results.standing(intake_id)
+        if not standing.has_ended and not standing.has_failed:
+            self._note_lost(self._lakehouse.intake.row(intake_id), job.log)
+
+    def _note_lost(self, row: IntakeRow, log: Path | None) -> None:
+        """Keep that a worker ended before its first attempt began; `log` is where its last words are."""
+        told = log.read_text(errors="replace")[-2000:] if log is not None and log.exists() else ""
+        where = f"look into {log}, then" if told else "if it was not you who ended it,"
+        lost = TransientError(f"The worker process ended before it began: {where} run this again.", log=told)
+        if row.video_id is None:
+            self._lakehouse.intake.refuse(row, lost)
+            return
+        run_id, first = str(uuid.uuid4()), next(iter(ASSET_TABLES))  # the run that it would have been
+        history = self._lakehouse.history
+        history.note_failure(row.video_id, first, run_id=run_id, intake_id=row.intake_id, error=lost)
 
 
 class _Daemon:

@@ -19,10 +19,15 @@ _ENDED = {"completed", "failed", "cancelled"}
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Which submission gives the result, this one or an equal one that came first, and whether that has ended."""
+    """Which submission gives the result, this one or an equal one that came first, and where that stands.
+
+    `has_failed`: the last try failed, and another one is due. `tries`: runs that failed so far.
+    """
 
     intake_id: int
     has_ended: bool
+    has_failed: bool
+    tries: int
 
 
 class Results:
@@ -104,12 +109,14 @@ class Results:
     def standing(self, intake_id: int) -> Standing:
         """Where a submission stands; a duplicate stands where the one before it does."""
         query = """
-        select coalesce(first.intake_id, mine.intake_id) as intake_id, coalesce(first.state, mine.state) as state
+        select first.intake_id, first.state, first.tries,
+               first.not_before is not null and not first.is_at_work as failed
         from public.intake_state mine
-        left join public.intake_state first on mine.state = 'duplicate' and first.intake_id = mine.duplicate_of
+        join public.intake_state first
+          on first.intake_id = case when mine.state = 'duplicate' then mine.duplicate_of else mine.intake_id end
         where mine.intake_id = :id"""
         found = self.rows(query, id=intake_id)[0]
-        return Standing(found["intake_id"], found["state"] in _ENDED)
+        return Standing(found["intake_id"], found["state"] in _ENDED, found["failed"], found["tries"])
 
     def rows(self, query: str, **parameters: object) -> list[Json]:
         with self._lakehouse.database.begin() as connection:

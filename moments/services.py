@@ -14,6 +14,7 @@ from moments.settings import PROJECT, Settings
 from moments_core.errors import ServiceError, SettingsError
 from moments_resources.catalogue import Catalogue
 from moments_resources.database import Database
+from moments_resources.history import History
 from moments_resources.intake import Intake
 from moments_resources.pools import WAITING
 from moments_resources.store.cache import LocalCache
@@ -45,8 +46,12 @@ class Lakehouse:
     store: ObjectStore
 
     @property
+    def history(self) -> History:
+        return History(self.database, tries=self.settings.tries)
+
+    @property
     def catalogue(self) -> Catalogue:
-        return Catalogue(self.database)
+        return Catalogue(self.history)
 
     @property
     def intake(self) -> Intake:

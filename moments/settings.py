@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from moments_core.errors import SettingsError
+from moments_core.retrying import MOST_TRIES
 
 PROJECT = Path(__file__).parents[1]
 
@@ -36,6 +37,7 @@ class Settings(BaseSettings):
     pools: Annotated[dict[str, int], NoDecode] = Field(DEFAULT_POOLS, description="Limits: asr=2,refinement=1,…")
     max_hours: float = Field(6.0, gt=0, le=1000, description="Longest video, in hours.")
     max_gigabytes: float = Field(20.0, gt=0, le=10_000, description="Largest video, in gigabytes.")
+    tries: int = Field(MOST_TRIES, ge=1, le=100, description="Runs of a submission that may fail before it has failed.")
     cache_gigabytes: float = Field(50.0, gt=0, le=1_000_000, description="What this machine keeps of a gs:// store.")
 
     @field_validator("pools", mode="before")

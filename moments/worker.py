@@ -15,7 +15,7 @@ from moments.services import Lakehouse, apply_pools, connect, prepare_dagster, s
 from moments.settings import load_settings
 from moments_core import errors
 from moments_core.errors import CancelledError, MomentsError, PermanentError, TransientError, reason
-from moments_resources.catalogue import DIED
+from moments_resources.history import DIED
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, ExecuteInProcessResult
@@ -50,20 +50,18 @@ def end_dead_runs(lakehouse: Lakehouse, intake_id: int) -> None:
     from dagster import DagsterInstance, RunsFilter
 
     from moments_assets.partitions import INTAKE_TAG
+    from moments_sensors.reaper import end_in_dagster
 
     with DagsterInstance.get() as instance:
         for run in instance.get_runs(RunsFilter(tags={INTAKE_TAG: str(intake_id)})):
-            lakehouse.catalogue.close_run(run.run_id, TransientError(DIED))
-            if not run.is_finished:
-                instance.report_run_failed(run, DIED)
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            lakehouse.history.end_run(run.run_id, TransientError(DIED), intake_id=intake_id)
+            end_in_dagster(instance, run)
 
 
 def run_submission(lakehouse: Lakehouse, intake_id: int) -> bool:
     """Run the job for one row of url_intake; says whether it went well."""
     from dagster import DagsterInstance
 
-    from moments_sensors.ended import close
     from moments_sensors.intake import take_in
 
     accepted = take_in(lakehouse.intake, [lakehouse.intake.row(intake_id)])
@@ -74,7 +72,7 @@ def run_submission(lakehouse: Lakehouse, intake_id: int) -> bool:
         result = _execute(lakehouse, instance, accepted[0])
         if not result.success:
             _record_unrecorded(lakehouse, result, accepted[0])
-            close(lakehouse.catalogue, lakehouse.intake, result.dagster_run, _end_of_run(result))
+            lakehouse.history.end_run(result.run_id, _end_of_run(result), intake_id=intake_id)
         return bool(result.success)
 
 
@@ -99,7 +97,7 @@ def _execute(lakehouse: Lakehouse, instance: DagsterInstance, accepted: Accepted
 def _record_unrecorded(lakehouse: Lakehouse, result: ExecuteInProcessResult, accepted: Accepted) -> None:
     """A step that failed before its attempt began (a resource could not be made) has its cause in Dagster alone."""
     for event in result.get_step_failure_events():
-        lakehouse.catalogue.note_failure(
+        lakehouse.history.note_failure(
             accepted.video_id,
             str(event.step_key),
             run_id=result.run_id,

@@ -19,6 +19,7 @@ from moments_resources.asset_tables import BY_ASSET
 
 MAX_RETRIES = 2
 _RETRIES = dg.RetryPolicy(max_retries=MAX_RETRIES, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+_ALL_USE = {"catalogue", "heart", "intake", "pools", "run_options", "scratch"}
 _STEP = "step"
 _GROUP = "videos"  # one group: the lineage page shows several as closed boxes
 
@@ -91,7 +92,7 @@ def video_asset(
             ins={name: dg.AssetIn() for name in declared.reads},
             partitions_def=videos,
             io_manager_key="media_io" if BY_ASSET[declared.name].holds_media else "table_io",
-            required_resource_keys={"catalogue", "intake", "scratch", "run_options", "pools", *declared.tools},
+            required_resource_keys={*_ALL_USE, *declared.tools},
             pool=pool,
             retry_policy=_RETRIES,
             code_version=code_version,

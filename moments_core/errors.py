@@ -10,7 +10,8 @@
     ├── TransientError      may go well the next time; retried
     │   ├── NetworkError
     │   ├── ServiceError    a service of ours is away: database, store, model
-    │   └── ResourceError   this machine is short of disk or memory
+    │   ├── ResourceError   this machine is short of disk or memory
+    │   └── LeaseError      this attempt was not heard for too long; it may not commit
     ├── CancelledError      somebody asked for the end
     │   └── FenceError      a newer attempt took over; this one may not commit
     └── BudgetError         a limit on money or time would be passed
@@ -89,6 +90,10 @@ class ServiceError(TransientError):
 
 class ResourceError(TransientError):
     """This machine is short of disk or memory."""
+
+
+class LeaseError(TransientError):
+    """The attempt's process was silent for longer than its lease: it may not commit."""
 
 
 class CancelledError(MomentsError):

@@ -9,7 +9,7 @@ import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from moments_core.errors import classify, may_help_at_once, reason
-from moments_resources.catalogue import evidence_of
+from moments_resources.history import evidence_of
 
 _LONGEST = 1000  # characters of one piece of evidence in the event log; the history keeps more
 

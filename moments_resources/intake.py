@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert, text, update
+from sqlalchemy import func, insert, text, update
 
-from moments_core.errors import FailureClass, MomentsError, PermanentError, SourceError, TransientError
+from moments_core.errors import FailureClass, MomentsError, PermanentError, SourceError
 from moments_core.options import Options
 from moments_core.source import parse_url, video_id_for_content
-from moments_resources.catalogue import evidence_of
 from moments_resources.database import Database
 from moments_resources.downloader import identify
+from moments_resources.history import evidence_of
 from moments_resources.storable import storable_text
 from moments_resources.store.file import file_sha256
 from moments_resources.store.interface import ObjectStore, safe_name
-from moments_resources.tables import pipeline_history, url_intake
+from moments_resources.tables import ASSET_TABLES, pipeline_history, url_intake
 
 UPLOAD = "upload:"
 # Up to the last @ of the host part, and further where a password may hold a slash: too much is better than too little.
@@ -43,6 +43,15 @@ class IntakeRow:
     def upload_key(self) -> str | None:
         """Key of the uploaded file in the object store, or None for a URL."""
         return self.url.removeprefix(UPLOAD) if self.url.startswith(UPLOAD) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A submission that is to be tried again: the assets that it still lacks, and how often it was tried."""
+
+    row: IntakeRow
+    missing: tuple[str, ...]
+    tries: int
 
 
 def name_video(url: str) -> str:
@@ -105,31 +114,63 @@ class Intake:
         found = self._select("where i.video_id = :id order by i.intake_id desc limit 1", id=video_id)
         return found[0].options if found else {}
 
-    def waiting(self, limit: int) -> list[IntakeRow]:
-        """Submissions that nobody has started, first by priority, then by age. Duplicates are not among them."""
-        return self._select(
-            "join public.intake_state s using (intake_id) where s.state = 'waiting'"
-            " order by i.priority desc, i.intake_id limit :limit",
-            limit=limit,
-        )
+    def unregistered(self, limit: int) -> list[IntakeRow]:
+        """Submissions that nobody has looked at, the oldest first.
 
-    def name_row(self, row: IntakeRow, video_id: str) -> None:
-        """Give a row that came by SQL its video's name; for good."""
-        change = update(url_intake).where(url_intake.c.intake_id == row.intake_id, url_intake.c.video_id.is_(None))
+        By a mark on the row, not by a cursor: numbers are given out before their rows are committed, so a row may
+        appear behind a cursor.
+        """
+        return self._select("where i.registered_at is null and not i.settled order by i.intake_id limit :n", n=limit)
+
+    def name_rows(self, names: Mapping[int, str]) -> None:
+        """Give rows (by their numbers) the names of their videos; for good."""
+        change = text("""
+            update public.url_intake i set video_id = n.video_id
+            from unnest(cast(:ids as bigint[]), cast(:names as text[])) as n (intake_id, video_id)
+            where i.intake_id = n.intake_id and i.video_id is null""")
         with self._database.begin() as connection:
-            connection.execute(change.values(video_id=video_id))
+            connection.execute(change, {"ids": list(names), "names": list(names.values())})
 
-    def note_worker_lost(self, row: IntakeRow, log: Path | None) -> None:
-        """Keep that the process for a row ended before its first attempt began; `log` is where its last words are."""
-        told = log.read_text(errors="replace")[-2000:] if log is not None and log.exists() else ""
-        where = f"look into {log}, then" if told else "if it was not you who ended it,"
-        self.refuse(row, TransientError(f"The worker process ended before it began: {where} run this again.", log=told))
-
-    def is_open(self, intake_id: int) -> bool:
-        """Whether a submission waits or runs."""
-        query = text("select state in ('waiting', 'running') from public.intake_state where intake_id = :id")
+    def mark_registered(self, intake_ids: Sequence[int]) -> None:
+        """The partitions of these rows are made."""
+        change = update(url_intake).where(url_intake.c.intake_id.in_(intake_ids), url_intake.c.registered_at.is_(None))
         with self._database.begin() as connection:
-            return bool(connection.scalar(query, {"id": intake_id}))
+            connection.execute(change.values(registered_at=func.now()))
+
+    def waiting(self, limit: int, *, but: Sequence[int] = ()) -> list[IntakeRow]:
+        """Submissions that nobody has begun, first by priority, then by age; duplicates are not among them.
+
+        `but`: numbers of those that were asked for already.
+        """
+        return self._open("s.state = 'waiting' and not s.begun", limit, but)
+
+    def to_try_again(self, limit: int, *, but: Sequence[int] = ()) -> list[Unfinished]:
+        """Submissions that failed and are to be tried again by now, in the same order."""
+        rows = self._open("s.state = 'waiting' and s.not_before <= now()", limit, but)
+        return [self._unfinished(row) for row in rows]
+
+    def settle(self) -> int:
+        """Mark the rows that the sensors need not look at again; says how many.
+
+        A row has ended, or its end is that of an equal one that has begun. Rows without attempts are left out before
+        their state is asked for: ten thousand may wait.
+        """
+        change = text("""
+            with begun as materialized (
+                select i.intake_id from public.url_intake i
+                where not i.settled and i.registered_at is not null and (
+                    exists (select from public.pipeline_history h where h.intake_id = i.intake_id)
+                    or exists (select from public.pipeline_history h
+                               where h.video_id = i.video_id and h.intake_id < i.intake_id))
+            )
+            update public.url_intake i set settled = true
+            from begun join public.intake_state s using (intake_id)
+            where i.intake_id = begun.intake_id and (
+                s.state in ('completed', 'failed', 'cancelled')
+                or s.state = 'duplicate' and exists (
+                    select from public.pipeline_history h where h.intake_id = s.duplicate_of))""")
+        with self._database.begin() as connection:
+            return connection.execute(change).rowcount
 
     def refuse(self, row: IntakeRow, error: MomentsError) -> None:
         """Keep why a row can't be worked on, or was not; the row itself stays."""
@@ -146,8 +187,31 @@ class Intake:
             host="",
             pid=0,
         )
+        settled = update(url_intake).where(url_intake.c.intake_id == row.intake_id).values(settled=True)
         with self._database.begin() as connection:
             connection.execute(refused)
+            connection.execute(settled)
+
+    def _open(self, where: str, limit: int, but: Sequence[int]) -> list[IntakeRow]:
+        return self._select(
+            "join public.intake_state s using (intake_id)"
+            f" where not i.settled and i.registered_at is not null and {where} and i.intake_id <> all(:but)"
+            " order by i.priority desc, i.intake_id limit :limit",
+            limit=limit,
+            but=list(but),
+        )
+
+    def _unfinished(self, row: IntakeRow) -> Unfinished:
+        query = text("""
+            select asset from (
+                select distinct on (asset) asset, outcome from public.pipeline_history
+                where intake_id = :id order by asset, attempt_id desc
+            ) newest where outcome in ('completed', 'reused')""")
+        tries = text("select tries from public.intake_state where intake_id = :id")
+        with self._database.begin() as connection:
+            made = set(connection.scalars(query, {"id": row.intake_id}))
+            tried = connection.scalar(tries, {"id": row.intake_id}) or 0
+        return Unfinished(row, tuple(asset for asset in ASSET_TABLES if asset not in made), tried)
 
     def _identified(self, source: str) -> dict[str, Any]:
         path = Path(source)

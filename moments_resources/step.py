@@ -16,12 +16,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from moments_core.errors import CheckError, MomentsError, ServiceError, may_help_at_once
 from moments_core.options import Options
-from moments_resources.catalogue import Artifact, Attempt, Catalogue, Draft, Recipe
+from moments_resources.catalogue import Artifact, Catalogue, Draft, Recipe
+from moments_resources.history import Attempt
 from moments_resources.store.locks import passing_lock, remove_unlocked
 
 T = TypeVar("T")
 
 _PROGRESS_SECONDS = 1.0  # a row update a second is cheap and looks alive
+_RECORD_SECONDS = 30.0  # PostgreSQL is back after a restart in seconds; whoever waits here holds nothing but its turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Step:
         self.measures: dict[str, Any] = {}
         self.previews: dict[str, str] = {}
         self._catalogue = catalogue
+        self._history = catalogue.history
         self._scratch = scratch
         self._resources = ExitStack()
         self._reported = 0.0
@@ -59,8 +62,8 @@ class Step:
     def __enter__(self) -> Self:
         request = self.request
         with ExitStack() as opening:
-            opening.enter_context(self._catalogue.turn(request.video_id, request.asset))
-            self.attempt: Attempt = self._catalogue.open_attempt(
+            opening.enter_context(self._history.turn(request.video_id, request.asset))
+            self.attempt: Attempt = self._history.open_attempt(
                 request.video_id, request.asset, run_id=request.run_id, intake_id=request.intake_id
             )
             self._resources = opening.pop_all()
@@ -88,12 +91,20 @@ class Step:
             raise nothing
 
     def _record(self, error: BaseException) -> None:
+        """Keep why this ended, patiently: what took the database away may be what ended the step."""
         will_retry = self.request.retries_left and may_help_at_once(error)
-        try:
-            self._catalogue.close_failed(self.attempt, error, will_retry=will_retry)
-        except (MomentsError, SQLAlchemyError) as second:
-            # The first error is the one to show; that it could not be recorded goes with it.
-            error.add_note(f"This failure could not be recorded: {second}")
+        until = time.monotonic() + _RECORD_SECONDS
+        while True:
+            try:
+                self._history.close_failed(self.attempt, error, will_retry=will_retry)
+            except ServiceError as second:
+                if time.monotonic() < until:
+                    time.sleep(1)
+                    continue
+                _add_note(error, second)
+            except (MomentsError, SQLAlchemyError) as second:
+                _add_note(error, second)
+            return
 
     @property
     def video_id(self) -> str:
@@ -132,7 +143,7 @@ class Step:
             self._reported = now
             # A database that is away for a moment must not end hours of work for a progress bar; a commit will tell.
             with suppress(ServiceError):
-                self._catalogue.note_progress(self.attempt, done)
+                self._history.note_progress(self.attempt, done)
 
     def progress_of(self, total: int) -> Any:
         """A callback that takes how much of `total` (ms, bytes) is done."""
@@ -147,7 +158,7 @@ class Step:
 
     def reuse(self) -> None:
         """The current version is what this step would make."""
-        self._catalogue.close_reused(self.attempt)
+        self._history.close_reused(self.attempt)
         self._has_ended = True
 
     def commit(self, rows: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str, object]] = ()) -> Artifact:
@@ -166,6 +177,11 @@ class Step:
         )
         self._has_ended = True
         return artifact
+
+
+def _add_note(error: BaseException, second: Exception) -> None:
+    # The first error is the one to show; that it could not be recorded goes with it. The reaper ends the attempt.
+    error.add_note(f"This failure could not be recorded: {second}")
 
 
 def _lock_of(folder: Path) -> Path:

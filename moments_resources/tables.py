@@ -133,14 +133,15 @@ pipeline_history = Table(
 workers = Table(
     "workers",
     metadata,
-    Column("run_id", Text, primary_key=True, comment="Dagster's run."),
+    _required("run_id", Text, "Dagster's run."),
     _required("host", Text, "Machine that it is on."),
     _required("pid", Integer, "Its process."),
-    _required("process_started", Float, "Start of the process, Unix time, seconds."),
+    _required("process_started", Float, "Start of the process, seconds since the machine's."),
     _required("beat", BigInteger, "Rises every few seconds while the process lives.", server_default=text("0")),
     _required("began_at", DateTime(timezone=True), "When the process took the run.", server_default=func.now()),
     _required("beat_at", DateTime(timezone=True), "When beat rose last.", server_default=func.now()),
     _optional("stop_reason", Text, "Why it is to stop; empty: it is not."),
+    PrimaryKeyConstraint("run_id", "host", "pid"),
     comment="The processes that take a run through its steps; one leaves when its run is over.",
 )
 

@@ -1,7 +1,12 @@
-"""What starts work: each submission becomes a partition and a run of the one job."""
+"""What starts work: each submission becomes a partition and a run of the one job.
+
+Nothing here keeps state: what is registered, begun, failed or over stands in the tables, and a tick that broke off at
+any point, or came twice, is made good by the next one.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,11 +17,23 @@ from moments_assets.jobs import process_video
 from moments_assets.partitions import INTAKE_TAG, videos
 from moments_core.errors import MomentsError, SourceError
 from moments_core.options import Options, read_options
+from moments_sensors.reaper import end_of, intake_of
 
 if TYPE_CHECKING:
+    from moments_resources.history import History
     from moments_resources.intake import Intake, IntakeRow
 
-BATCH = 100  # run keys are looked up one by one, so a tick stays short
+IN_HAND = 40  # runs that wait or work at once, three times as many as are at work; the rest waits in our own table
+_REGISTER_S = 15.0  # of a tick, which Dagster ends after 60 s; naming 100 addresses takes about half a second
+_BATCH = 250
+
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 @dataclass(frozen=True)
@@ -36,12 +53,14 @@ class Accepted:
     def tags(self) -> dict[str, str]:
         return {INTAKE_TAG: str(self.row.intake_id), "dagster/priority": str(self.row.priority)}
 
-    def run_request(self) -> dg.RunRequest:
+    def run_request(self, run_key: str, missing: Sequence[str] | None = None) -> dg.RunRequest:
+        """A run of the job, or of the `missing` assets alone."""
         return dg.RunRequest(
-            run_key=f"intake-{self.row.intake_id}",
+            run_key=run_key,
             partition_key=self.video_id,
             run_config=self.run_config,
             tags=self.tags,
+            asset_selection=None if missing is None else [dg.AssetKey(asset) for asset in missing],
         )
 
 
@@ -73,21 +92,60 @@ def take_in(intake: Intake, rows: Sequence[IntakeRow]) -> list[Accepted]:
         if isinstance(decision, Refused):
             intake.refuse(decision.row, decision.error)
         else:
-            intake.name_row(decision.row, decision.video_id)
             accepted.append(decision)
+    intake.name_rows({item.row.intake_id: item.video_id for item in accepted})
     return accepted
 
 
-def tick(intake: Intake) -> dg.SensorResult | dg.SkipReason:
+def register(intake: Intake, instance: dg.DagsterInstance, *, seconds: float = _REGISTER_S) -> int:
+    """Make the partitions of new submissions, as many as fit into `seconds`; says how many submissions.
+
+    The mark comes last: rows of a tick that broke off are taken in again, which changes nothing.
+    """
+    until, count = time.monotonic() + seconds, 0
+    while time.monotonic() < until and (rows := intake.unregistered(_BATCH)):
+        accepted = take_in(intake, rows)
+        # One statement; a sensor's result would ask for each key.
+        instance.add_dynamic_partitions(str(videos.name), sorted({item.video_id for item in accepted}))
+        intake.mark_registered([item.row.intake_id for item in accepted])
+        count += len(accepted)
+    return count
+
+
+def first_runs(intake: Intake, history: History, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    """Runs for submissions that wait, up to what may be in hand at once."""
+    in_hand = runs_in_hand(instance)
+    rows = intake.waiting(max(0, IN_HAND - len(in_hand)), but=in_hand)
+    lost = _end_lost(history, instance, rows)
+    accepted = take_in(intake, [row for row in rows if row.intake_id not in lost])
+    return [item.run_request(f"intake-{item.row.intake_id}") for item in accepted]
+
+
+def runs_in_hand(instance: dg.DagsterInstance) -> list[int]:
+    """The submissions for which a run waits or works; whoever asked for it, and under whatever run key."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+    return [intake_id for run in runs if (intake_id := intake_of(run)) is not None]
+
+
+def _end_lost(history: History, instance: dg.DagsterInstance, rows: Sequence[IntakeRow]) -> set[int]:
+    """Give submissions whose run is over without a single attempt their end: their run key never fires again."""
+    if not rows:
+        return set()
+    numbers = [str(row.intake_id) for row in rows]
+    over = [run for run in instance.get_runs(dg.RunsFilter(tags={INTAKE_TAG: numbers})) if run.is_finished]
+    for run in over:
+        history.end_run(run.run_id, end_of(run), intake_id=intake_of(run))
+    return {intake_id for run in over if (intake_id := intake_of(run)) is not None}
+
+
+def tick(intake: Intake, history: History, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
     """What one look at the intake table asks for."""
-    accepted = take_in(intake, intake.waiting(BATCH))
-    if not accepted:
-        return dg.SkipReason("No submission is waiting.")
-    return dg.SensorResult(
-        run_requests=[item.run_request() for item in accepted],
-        # Partitions are added before the runs are asked for, so no run meets an unknown one.
-        dynamic_partitions_requests=[videos.build_add_request(sorted({item.video_id for item in accepted}))],
-    )
+    registered = register(intake, instance)
+    intake.settle()
+    requests = first_runs(intake, history, instance)
+    if requests:
+        return dg.SensorResult(run_requests=requests)
+    return dg.SkipReason(f"{registered} submissions were registered." if registered else "No submission is waiting.")
 
 
 @dg.sensor(
@@ -95,8 +153,8 @@ def tick(intake: Intake) -> dg.SensorResult | dg.SkipReason:
     job=process_video,
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    required_resource_keys={"intake"},
-    description="Asks for a run for every row of url_intake that nobody has started.",
+    required_resource_keys={"intake", "history"},
+    description="Makes a partition of every new row of url_intake, and asks for a run where nobody has begun.",
 )
 def intake_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    return tick(context.resources.intake)
+    return tick(context.resources.intake, context.resources.history, context.instance)

@@ -17,8 +17,8 @@ from sqlalchemy.dialects.postgresql import insert as insert_or
 
 from moments_core.errors import classify, reason
 from moments_core.model_entry import Price
-from moments_resources.catalogue import Attempt
 from moments_resources.database import Database
+from moments_resources.history import Attempt
 from moments_resources.storable import storable_text
 from moments_resources.tables import artifacts, model_calls, pipeline_history, prompts
 

@@ -180,7 +180,7 @@ def test_a_model_that_is_left_alone_is_called_by_its_test(lakehouse: Lakehouse, 
 
 def _break(lakehouse: Lakehouse, model: str) -> None:
     """As calls leave it that failed again and again until now."""
-    attempt = lakehouse.catalogue.open_attempt("web-0123456789abcdef", "moments", run_id="run")
+    attempt = lakehouse.history.open_attempt("web-0123456789abcdef", "moments", run_id="run")
     ledger = CallLedger(lakehouse.database, attempt)
     for _ in range(FAILURES):
         ledger.fail(ledger.begin(model, "0" * 64, None), ServiceError("It is down."), seconds=1)

@@ -21,7 +21,7 @@ from sqlalchemy import text
 from moments.worker import _as_ours
 from moments_core.errors import CancelledError, MomentsError, NetworkError, SettingsError
 from moments_core.options import Options
-from moments_resources.catalogue import DIED
+from moments_resources.history import DIED
 from moments_resources.turns import Turns
 from tests.moments.production import Json, Production, entries, listening_ports, until
 from tests.stand_ins.faults import Fault, hang

@@ -107,7 +107,7 @@ def test_work_that_a_dead_machine_left_behind_is_taken_up(
     left.write_bytes(video.read_bytes() + b"\0\0\0\x0cfreeleft")  # another video: another content
     row = shared_lakehouse.intake.submit(str(left), Options(), submitted_by="test")
     # As a power cut leaves it: an attempt that is open, and no process.
-    shared_lakehouse.catalogue.open_attempt(str(row.video_id), "raw_video", run_id="gone", intake_id=row.intake_id)
+    shared_lakehouse.history.open_attempt(str(row.video_id), "raw_video", run_id="gone", intake_id=row.intake_id)
     [result] = run(left)
     assert result["status"] == "completed", result["error"]
     history = "select outcome, class from public.pipeline_history where run_id = 'gone'"

@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, make_url, text
 from moments_core.options import Options
 from moments_resources.catalogue import Artifact, Catalogue, Recipe
 from moments_resources.database import Database
+from moments_resources.history import History
 from moments_resources.intake import Intake, IntakeRow
 from moments_resources.step import Step, StepRequest
 from moments_resources.store.file import FileStore
@@ -56,7 +57,7 @@ def changes_schema() -> None:
 
 @pytest.fixture
 def catalogue(database: Database) -> Catalogue:
-    return Catalogue(database)
+    return Catalogue(History(database))
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from moments_core.errors import CancelledError, FenceError, MediaError, NetworkError, PermanentError, TransientError
-from moments_resources.catalogue import DIED, Artifact, Attempt, Catalogue, Draft, Recipe, canonical_sha256, evidence_of
+from moments_resources.catalogue import Artifact, Catalogue, Draft, Recipe, canonical_sha256
+from moments_resources.history import DIED, Attempt, evidence_of
 
 Sql = Callable[..., list[dict[str, Any]]]
 Commit = Callable[..., Artifact]
@@ -18,7 +19,7 @@ RECIPE = Recipe("1", {"maker": "test"})
 
 @pytest.fixture
 def attempt(catalogue: Catalogue, video_id: str) -> Attempt:
-    return catalogue.open_attempt(video_id, "scene_cuts", run_id="run-1")
+    return catalogue.history.open_attempt(video_id, "scene_cuts", run_id="run-1")
 
 
 def draft(attempt: Attempt, *times: int, **more: Any) -> Draft:
@@ -84,23 +85,23 @@ def test_versions_are_counted_for_each_video_and_asset(commit: Commit, catalogue
 
 
 def superseded(catalogue: Catalogue, attempt: Attempt) -> None:
-    catalogue.open_attempt(attempt.video_id, attempt.asset, run_id="run-2")
+    catalogue.history.open_attempt(attempt.video_id, attempt.asset, run_id="run-2")
 
 
 def failed(catalogue: Catalogue, attempt: Attempt) -> None:
-    catalogue.close_failed(attempt, MediaError("Broken."), will_retry=False)
+    catalogue.history.close_failed(attempt, MediaError("Broken."), will_retry=False)
 
 
 def retrying(catalogue: Catalogue, attempt: Attempt) -> None:
-    catalogue.close_failed(attempt, NetworkError("Away."), will_retry=True)
+    catalogue.history.close_failed(attempt, NetworkError("Away."), will_retry=True)
 
 
 def cancelled(catalogue: Catalogue, attempt: Attempt) -> None:
-    catalogue.close_failed(attempt, CancelledError("Stopped."), will_retry=False)
+    catalogue.history.close_failed(attempt, CancelledError("Stopped."), will_retry=False)
 
 
 def buried(catalogue: Catalogue, attempt: Attempt) -> None:
-    catalogue.close_run(attempt.run_id, TransientError(DIED))
+    catalogue.history.close_run(attempt.run_id, TransientError(DIED))
 
 
 @pytest.mark.parametrize("ended_by", [superseded, failed, retrying, cancelled, buried])
@@ -123,7 +124,7 @@ def test_an_attempt_commits_once(catalogue: Catalogue, attempt: Attempt, sql: Sq
 
 
 def test_an_overtaken_attempt_leaves_the_current_version_as_it_is(catalogue: Catalogue, attempt: Attempt) -> None:
-    newer = catalogue.open_attempt(attempt.video_id, attempt.asset, run_id="run-2")
+    newer = catalogue.history.open_attempt(attempt.video_id, attempt.asset, run_id="run-2")
     made = catalogue.commit(draft(newer, 10))
     with pytest.raises(FenceError):
         catalogue.commit(draft(attempt, 20))
@@ -140,8 +141,8 @@ def test_an_attempt_at_a_video_that_was_deleted_meanwhile_may_not_commit(
 
 
 def test_attempts_at_other_videos_and_assets_are_left_alone(catalogue: Catalogue, attempt: Attempt) -> None:
-    catalogue.open_attempt(attempt.video_id, "thumbnails", run_id="run-2")
-    catalogue.open_attempt("web-2", attempt.asset, run_id="run-2")
+    catalogue.history.open_attempt(attempt.video_id, "thumbnails", run_id="run-2")
+    catalogue.history.open_attempt("web-2", attempt.asset, run_id="run-2")
     assert catalogue.commit(draft(attempt, 10)).version == 1
 
 
@@ -166,7 +167,7 @@ def test_a_reader_sees_the_old_version_until_the_new_one_is_whole(
     until: Callable[..., None],
 ) -> None:
     old = commit([{"time_ms": 10, "score": 1.0}])
-    newer = catalogue.open_attempt(video_id, "scene_cuts", run_id="run-2")
+    newer = catalogue.history.open_attempt(video_id, "scene_cuts", run_id="run-2")
     thread = threading.Thread(target=catalogue.commit, args=[draft(newer, 20, 30)])
     with catalogue.database.begin() as connection:
         connection.exec_driver_sql(stalling)
@@ -221,7 +222,7 @@ def test_a_commit_that_fails_leaves_the_current_version_current(
     catalogue: Catalogue, commit: Commit, video_id: str
 ) -> None:
     old = commit([{"time_ms": 10, "score": 1.0}])
-    newer = catalogue.open_attempt(video_id, "scene_cuts", run_id="run-2")
+    newer = catalogue.history.open_attempt(video_id, "scene_cuts", run_id="run-2")
     with pytest.raises(DBAPIError):
         catalogue.commit(draft(newer, 20, 20))
     assert catalogue.current(video_id, "scene_cuts") == old
@@ -287,7 +288,7 @@ def test_a_result_whose_input_was_made_anew_meanwhile_is_not_kept(catalogue: Cat
 
 def _input(catalogue: Catalogue, video_id: str, asset: str = "raw_video") -> None:
     """Make the next version of another asset; without rows, which is all the same here."""
-    attempt = catalogue.open_attempt(video_id, asset, run_id="run-0")
+    attempt = catalogue.history.open_attempt(video_id, asset, run_id="run-0")
     catalogue.commit(Draft(attempt, RECIPE, {}, [], 0.1))
 
 
@@ -304,7 +305,7 @@ def test_the_next_process_gets_its_turn_when_the_first_is_gone(
     entered = threading.Event()
 
     def second() -> None:
-        with catalogue.turn(video_id, "scene_cuts"):
+        with catalogue.history.turn(video_id, "scene_cuts"):
             entered.set()
 
     first = elsewhere(f"with database.lock('step:{video_id}:scene_cuts'): print('mine', flush=True); time.sleep(600)")
@@ -318,14 +319,18 @@ def test_the_next_process_gets_its_turn_when_the_first_is_gone(
 
 
 def test_turns_of_other_videos_and_assets_are_not_waited_for(catalogue: Catalogue, video_id: str) -> None:
-    with catalogue.turn(video_id, "audio"), catalogue.turn(video_id, "moments"), catalogue.turn("web-2", "audio"):
+    with (
+        catalogue.history.turn(video_id, "audio"),
+        catalogue.history.turn(video_id, "moments"),
+        catalogue.history.turn("web-2", "audio"),
+    ):
         pass
 
 
 def test_an_attempt_left_open_is_closed_as_died_by_the_next_one(
     catalogue: Catalogue, attempt: Attempt, sql: Sql
 ) -> None:
-    newer = catalogue.open_attempt(attempt.video_id, attempt.asset, run_id="run-2")
+    newer = catalogue.history.open_attempt(attempt.video_id, attempt.asset, run_id="run-2")
     assert newer.number == 2
     assert sql("select attempt, outcome, class, cause from pipeline_history order by attempt") == [
         {"attempt": 1, "outcome": "failed", "class": "transient", "cause": DIED},
@@ -334,8 +339,8 @@ def test_an_attempt_left_open_is_closed_as_died_by_the_next_one(
 
 
 def test_an_end_is_kept_once(catalogue: Catalogue, attempt: Attempt, sql: Sql) -> None:
-    catalogue.close_failed(attempt, MediaError("The first.", stream=3), will_retry=False)
-    catalogue.close_failed(attempt, MediaError("The second."), will_retry=False)
+    catalogue.history.close_failed(attempt, MediaError("The first.", stream=3), will_retry=False)
+    catalogue.history.close_failed(attempt, MediaError("The second."), will_retry=False)
     row = sql("select outcome, class, cause, evidence, seconds >= 0 as timed from pipeline_history")[0]
     assert row == {
         "outcome": "failed",
@@ -364,14 +369,14 @@ def test_the_outcome_of_a_failure(
     outcome: str,
     failure_class: str,
 ) -> None:
-    catalogue.close_failed(attempt, error, will_retry=will_retry)
+    catalogue.history.close_failed(attempt, error, will_retry=will_retry)
     assert sql("select outcome, class from pipeline_history") == [{"outcome": outcome, "class": failure_class}]
 
 
 def test_a_hostile_reason_is_kept_all_the_same(catalogue: Catalogue, attempt: Attempt, sql: Sql) -> None:
     name = "talk\udcff\0.mp4"
     error = MediaError(f"{name} is broken. " + "x" * 10_000, name=name, ratio=float("nan"), log="y" * 10_000)
-    catalogue.close_failed(attempt, error, will_retry=False)
+    catalogue.history.close_failed(attempt, error, will_retry=False)
     row = sql("select cause, evidence from pipeline_history")[0]
     assert row["cause"].startswith("talk?\ufffd.mp4 is broken.")
     assert len(row["cause"]) == 2000
@@ -410,11 +415,11 @@ def test_no_attempt_has_the_number_of_another(catalogue: Catalogue, attempt: Att
 
 
 def test_a_dead_run_is_closed_and_no_other(catalogue: Catalogue, attempt: Attempt, sql: Sql) -> None:
-    waiting = catalogue.open_attempt(attempt.video_id, "audio", run_id="run-1")
-    catalogue.close_failed(waiting, NetworkError("x"), will_retry=True)
-    catalogue.open_attempt(attempt.video_id, "moments", run_id="run-2")
-    assert catalogue.close_run("run-1", TransientError("The machine went down.")) == 2
-    assert catalogue.close_run("run-1", TransientError(DIED)) == 0
+    waiting = catalogue.history.open_attempt(attempt.video_id, "audio", run_id="run-1")
+    catalogue.history.close_failed(waiting, NetworkError("x"), will_retry=True)
+    catalogue.history.open_attempt(attempt.video_id, "moments", run_id="run-2")
+    assert catalogue.history.close_run("run-1", TransientError("The machine went down.")) == 2
+    assert catalogue.history.close_run("run-1", TransientError(DIED)) == 0
     rows = sql("select asset, outcome, cause from pipeline_history order by asset")
     assert [tuple(row.values()) for row in rows] == [
         ("audio", "failed", "The machine went down."),
@@ -424,24 +429,24 @@ def test_a_dead_run_is_closed_and_no_other(catalogue: Catalogue, attempt: Attemp
 
 
 def test_what_was_tried_again_keeps_its_own_reason(catalogue: Catalogue, attempt: Attempt, sql: Sql) -> None:
-    catalogue.close_failed(attempt, NetworkError("The line broke."), will_retry=True)
-    again = catalogue.open_attempt(attempt.video_id, attempt.asset, run_id="run-1")
-    catalogue.close_failed(again, NetworkError("It broke again."), will_retry=False)
-    assert catalogue.close_run("run-1", TransientError(DIED)) == 0
+    catalogue.history.close_failed(attempt, NetworkError("The line broke."), will_retry=True)
+    again = catalogue.history.open_attempt(attempt.video_id, attempt.asset, run_id="run-1")
+    catalogue.history.close_failed(again, NetworkError("It broke again."), will_retry=False)
+    assert catalogue.history.close_run("run-1", TransientError(DIED)) == 0
     causes = sql("select outcome, cause from pipeline_history order by attempt_id")
     assert [tuple(row.values()) for row in causes] == [("retrying", "The line broke."), ("failed", "It broke again.")]
 
 
 def test_a_failure_that_no_attempt_recorded_is_kept(catalogue: Catalogue, video_id: str, sql: Sql) -> None:
     for cause in ("There is no audio.", "Again."):
-        catalogue.note_failure(video_id, "moments", run_id="run-1", intake_id=7, error=PermanentError(cause))
+        catalogue.history.note_failure(video_id, "moments", run_id="run-1", intake_id=7, error=PermanentError(cause))
     assert sql("select outcome, class, cause, intake_id from pipeline_history") == [
         {"outcome": "failed", "class": "permanent", "cause": "There is no audio.", "intake_id": 7}
     ]
 
 
 def test_noting_one_runs_failure_does_not_end_the_work_of_another(catalogue: Catalogue, attempt: Attempt) -> None:
-    catalogue.note_failure(
+    catalogue.history.note_failure(
         attempt.video_id, attempt.asset, run_id="run-2", intake_id=None, error=PermanentError("No such model.")
     )
     assert catalogue.commit(draft(attempt, 10)).version == 1
@@ -452,11 +457,11 @@ def test_progress_is_kept_between_0_and_1_and_only_while_it_runs(
 ) -> None:
     shown = []
     for done in (-1.0, 0.25, 7.0, float("nan")):
-        catalogue.note_progress(attempt, done)
+        catalogue.history.note_progress(attempt, done)
         shown.append(sql("select progress from pipeline_history")[0]["progress"])
     assert shown == [0.0, 0.25, 1.0, 0.0]
     catalogue.commit(draft(attempt))
-    catalogue.note_progress(attempt, 0.5)
+    catalogue.history.note_progress(attempt, 0.5)
     assert sql("select progress from pipeline_history") == [{"progress": 0.0}]
 
 

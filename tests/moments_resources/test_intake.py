@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moments_core.errors import PermanentError, SettingsError, SourceError, TransientError
+from moments_core.errors import PermanentError, SettingsError, SourceError
 from moments_core.options import Options, read_options
 from moments_resources.database import Database
 from moments_resources.intake import Intake, IntakeRow, name_video
@@ -180,14 +180,17 @@ def test_a_url_written_by_hand_is_refused_as_a_source_and_nothing_else(url: str)
 
 def test_a_row_put_in_by_sql_waits_and_is_named_once(insert: Submit, intake: Intake) -> None:
     row = insert("https://EXAMPLE.org/talk.mp4")
-    assert (row.video_id, [waiting.intake_id for waiting in intake.waiting(10)]) == (None, [row.intake_id])
+    assert (row.video_id, intake.unregistered(10), intake.waiting(10)) == (None, [row], [])
     for name in ("web-first", "web-second"):
-        intake.name_row(row, name)
+        intake.name_rows({row.intake_id: name})
+    intake.mark_registered([row.intake_id])
+    assert [waiting.intake_id for waiting in intake.waiting(10)] == [row.intake_id]
     assert intake.row(row.intake_id).video_id == "web-first"
 
 
 def test_the_waiting_are_served_by_priority_then_by_age(insert: Submit, intake: Intake) -> None:
     rows = [insert(f"https://example.org/{n}", priority=priority) for n, priority in enumerate((0, 5, 0, 5))]
+    intake.mark_registered([row.intake_id for row in rows])
     order = [row.intake_id for row in intake.waiting(3)]
     assert order == [rows[index].intake_id for index in (1, 3, 0)]
 
@@ -196,20 +199,7 @@ def test_a_refused_row_waits_no_longer_and_keeps_its_first_reason(insert: Submit
     row = insert("ftp://example.org/x")
     intake.refuse(row, SourceError("Not fetched\0.", address="a\0b"))
     assert intake.refusal(row) == ("permanent", "Not fetched\ufffd.")
-    assert intake.waiting(10) == []
-
-
-def test_a_worker_that_was_lost_before_it_began_may_be_tried_again(
-    insert: Submit, intake: Intake, tmp_path: Path
-) -> None:
-    row = insert(URL)
-    log = tmp_path / "intake-1.log"
-    log.write_text("Killed")
-    intake.note_worker_lost(row, log)
-    refusal = intake.refusal(row)
-    assert refusal is not None
-    assert refusal[0] == TransientError.failure_class
-    assert str(log) in refusal[1]
+    assert (intake.unregistered(10), intake.waiting(10)) == ([], [])
 
 
 @pytest.mark.parametrize("options", ["[]", "null", '"force"', "3", '[{"force": true}]', '{"exec": "rm"}', '{"a": {}}'])
@@ -217,7 +207,7 @@ def test_hostile_options_come_in_and_are_refused_when_they_are_read(
     insert: Submit, intake: Intake, options: str
 ) -> None:
     insert(URL, options)
-    row = intake.waiting(10)[0]
+    row = intake.unregistered(10)[0]
     with pytest.raises(SettingsError, match="Option "):
         read_options(row.options)
 

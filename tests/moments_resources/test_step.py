@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from moments_core.errors import CheckError, FenceError, MediaError, NetworkError
-from moments_resources.catalogue import DIED, Catalogue
+from moments_resources.catalogue import Catalogue
 from moments_resources.database import Database
+from moments_resources.history import DIED, History
 from moments_resources.step import Step
 
 Sql = Callable[..., list[dict[str, Any]]]
@@ -145,10 +146,10 @@ def test_the_step_after_a_killed_process_closes_its_attempt_and_goes_on(
     new_step: NewStep, sql: Sql, video_id: str, elsewhere: Callable[..., subprocess.Popen[str]]
 ) -> None:
     first = elsewhere(
-        "from moments_resources.catalogue import Catalogue\n"
-        "catalogue = Catalogue(database)\n"
-        f"with catalogue.turn('{video_id}', 'scene_cuts'):\n"
-        f"    catalogue.open_attempt('{video_id}', 'scene_cuts', run_id='run-0')\n"
+        "from moments_resources.history import History\n"
+        "history = History(database)\n"
+        f"with history.turn('{video_id}', 'scene_cuts'):\n"
+        f"    history.open_attempt('{video_id}', 'scene_cuts', run_id='run-0')\n"
         "    print('at work', flush=True)\n"
         "    time.sleep(600)\n"
     )
@@ -178,7 +179,7 @@ def test_progress_is_written_once_a_second(new_step: NewStep, sql: Sql) -> None:
 
 
 def test_progress_that_can_not_be_written_ends_nothing(scratch: Path, new_step: NewStep) -> None:
-    away = Catalogue(Database("postgresql://nobody@127.0.0.1:1/nowhere"))
+    away = Catalogue(History(Database("postgresql://nobody@127.0.0.1:1/nowhere")))
     with new_step() as step:
         there, step._catalogue = step._catalogue, away
         step.progress(0.5)

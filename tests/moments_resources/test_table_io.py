@@ -128,7 +128,7 @@ def test_a_write_that_is_fenced_off_ends_its_step_as_cancelled(
 ) -> None:
     step = new_step()
     step.__enter__()
-    catalogue.close_failed(step.attempt, KeyboardInterrupt(), will_retry=False)
+    catalogue.history.close_failed(step.attempt, KeyboardInterrupt(), will_retry=False)
     with pytest.raises(Exception, match="not kept"):
         handle(table_io, Made(new_table("scene_cuts", []), step))
     assert sql("select outcome from pipeline_history") == [{"outcome": "cancelled"}]

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from moments_core.errors import CancelledError, MediaError, NetworkError, SourceError
-from moments_resources.catalogue import Artifact, Attempt, Catalogue, Draft, Recipe
+from moments_resources.catalogue import Artifact, Catalogue, Draft, Recipe
+from moments_resources.database import Database
+from moments_resources.history import Attempt, History
 from moments_resources.intake import Intake, IntakeRow
 from moments_resources.tables import ASSET_TABLES
 
@@ -27,7 +29,9 @@ def begin(catalogue: Catalogue) -> Callable[[IntakeRow, str], Attempt]:
     """Opens an attempt at an asset for a submission."""
 
     def run(row: IntakeRow, asset: str) -> Attempt:
-        return catalogue.open_attempt(str(row.video_id), asset, run_id=f"run-{row.intake_id}", intake_id=row.intake_id)
+        return catalogue.history.open_attempt(
+            str(row.video_id), asset, run_id=f"run-{row.intake_id}", intake_id=row.intake_id
+        )
 
     return run
 
@@ -40,7 +44,7 @@ def finish(catalogue: Catalogue, begin: Callable[[IntakeRow, str], Attempt]) -> 
         for number, asset in enumerate(assets or ASSET_TABLES):
             attempt = begin(row, asset)
             if number % 2:
-                catalogue.close_reused(attempt)
+                catalogue.history.close_reused(attempt)
             else:
                 catalogue.commit(Draft(attempt, Recipe("1", {}), {}, [], 0.0))
 
@@ -48,7 +52,7 @@ def finish(catalogue: Catalogue, begin: Callable[[IntakeRow, str], Attempt]) -> 
 
 
 def fail(catalogue: Catalogue, attempt: Attempt, error: BaseException, *, will_retry: bool = False) -> None:
-    catalogue.close_failed(attempt, error, will_retry=will_retry)
+    catalogue.history.close_failed(attempt, error, will_retry=will_retry)
 
 
 def test_a_submission_waits_until_its_first_attempt(submit: Submit, begin: Any, states: Any) -> None:
@@ -103,7 +107,7 @@ def test_a_retry_that_goes_well_takes_a_failure_back(
 ) -> None:
     row = submit(URL)
     fail(catalogue, begin(row, "raw_video"), NetworkError("x"))
-    assert states() == ["failed"]
+    assert states() == ["waiting"]
     finish(row)
     assert states() == ["completed"]
 
@@ -139,10 +143,55 @@ def test_a_duplicate_is_one_while_the_first_still_waits_or_runs(submit: Submit, 
 def test_asked_for_again_after_a_failure_it_is_run_again(
     submit: Submit, begin: Any, catalogue: Catalogue, intake: Intake, states: Any
 ) -> None:
-    fail(catalogue, begin(submit(URL), "raw_video"), NetworkError("x"))
+    fail(catalogue, begin(submit(URL), "raw_video"), SourceError("404"))
     second, _ = submit(URL), submit(URL)
     assert states() == ["failed", "waiting", "duplicate"]
+    intake.mark_registered([1, 2, 3, second.intake_id, second.intake_id + 1])
     assert [row.intake_id for row in intake.waiting(10)] == [second.intake_id]
+
+
+def test_a_failure_that_may_go_well_waits_for_its_next_try_and_equal_submissions_wait_with_it(
+    submit: Submit, begin: Any, catalogue: Catalogue, states: Any, sql: Sql
+) -> None:
+    first = submit(URL)
+    fail(catalogue, begin(first, "raw_video"), NetworkError("Away."))
+    submit(URL)
+    assert states() == ["waiting", "duplicate"]
+    row = sql("select cause, failed_asset, tries, not_before > now() as later from intake_state order by intake_id")[0]
+    assert row == {"cause": "Away.", "failed_asset": "raw_video", "tries": 1, "later": True}
+
+
+def test_a_submission_has_failed_once_its_tries_are_used_up(
+    submit: Submit, database: Database, begin: Any, states: Any, sql: Sql
+) -> None:
+    row, history = submit(URL), History(database, tries=3)
+    pauses = []
+    for number in range(3):
+        attempt = history.open_attempt(str(row.video_id), "raw_video", run_id=f"run-{number}", intake_id=row.intake_id)
+        history.close_failed(attempt, NetworkError("Away."), will_retry=False)
+        newest = "select extract(epoch from try_again_at - ended_at) as s from latest_attempts"
+        pauses.append(sql(newest)[0]["s"])
+    assert [None if pause is None else round(pause) for pause in pauses] == [10, 30, None]
+    assert states() == ["failed"]
+
+
+def test_one_asset_that_will_fail_again_decides_over_others_that_may_go_well(
+    submit: Submit, begin: Any, catalogue: Catalogue, states: Any, sql: Sql
+) -> None:
+    row = submit(URL)
+    fail(catalogue, begin(row, "audio"), SourceError("No sound."))
+    fail(catalogue, begin(row, "scene_cuts"), NetworkError("Away."))
+    assert states() == ["failed"]
+    assert sql("select cause from intake_state") == [{"cause": "No sound."}]
+
+
+def test_a_duplicate_stays_one_whatever_is_made_of_the_video_later(
+    submit: Submit, finish: Any, states: Any, begin: Any
+) -> None:
+    finish(submit(URL))
+    submit(URL)
+    finish(submit(URL, max_moments=2))
+    assert states() == ["completed", "duplicate", "completed"]
 
 
 def test_equal_submissions_share_the_failure_of_the_one_that_ran(

@@ -2,27 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 import pytest
 from sqlalchemy import text
 
 from moments.services import Lakehouse
+from moments_assets.jobs import process_video
+from moments_assets.partitions import INTAKE_TAG, videos
+from moments_core.errors import MediaError, TransientError
 from moments_core.options import Options
 from moments_resources.intake import IntakeRow
-from moments_sensors.intake import Accepted, Refused, decide, tick
+from moments_sensors import reconcile
+from moments_sensors.intake import IN_HAND, Accepted, Refused, decide, register, tick
+
+URL = "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
 
 
 def row(url: str, **options: object) -> IntakeRow:
     return IntakeRow(intake_id=1, url=url, video_id=None, options=options, priority=3, name=None)
 
 
-def requests(lakehouse: Lakehouse) -> Sequence[dg.RunRequest]:
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def requests(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> Sequence[dg.RunRequest]:
     """The runs that one tick asks for."""
-    result = tick(lakehouse.intake)
-    assert isinstance(result, dg.SensorResult)
-    return result.run_requests or ()
+    result = tick(lakehouse.intake, lakehouse.history, instance)
+    return list(result.run_requests or ()) if isinstance(result, dg.SensorResult) else []
+
+
+def keys(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> list[str | None]:
+    return [request.run_key for request in requests(lakehouse, instance)]
+
+
+def tried_again(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> Sequence[dg.RunRequest]:
+    """The runs that one tick of `reconcile` asks for."""
+    result = reconcile.tick(lakehouse.intake, instance)
+    return list(result.run_requests or ()) if isinstance(result, dg.SensorResult) else []
+
+
+def run_of(
+    instance: dg.DagsterInstance, intake_id: int, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED
+) -> dg.DagsterRun:
+    """A run that was asked for, as far as Dagster got with it."""
+    run = dg.DagsterRun(process_video.name, str(uuid.uuid4()), status=status, tags={INTAKE_TAG: str(intake_id)})
+    instance.add_run(run)
+    return run
+
+
+def states(lakehouse: Lakehouse) -> list[str]:
+    return [row["state"] for row in rows(lakehouse, "select state from intake_state order by intake_id")]
+
+
+def rows(lakehouse: Lakehouse, query: str) -> list[dict[str, object]]:
+    with lakehouse.database.begin() as connection:
+        return [dict(row) for row in connection.execute(text(query)).mappings()]
 
 
 def insert(lakehouse: Lakehouse, url: str, options: str = "{}") -> None:
@@ -64,37 +104,125 @@ def test_a_row_that_claims_to_be_another_video_is_refused() -> None:
     assert "leave it empty" in str(decision.error)
 
 
-def test_a_row_inserted_by_sql_becomes_a_partition_and_a_run(lakehouse: Lakehouse) -> None:
-    insert(lakehouse, "https://www.youtube.com/watch?v=dQw4w9WgXcQ&t=10", '{"max_moments": 3}')
-    result = tick(lakehouse.intake)
-    assert isinstance(result, dg.SensorResult)
-    assert result.run_requests is not None
-    assert [request.partition_key for request in result.run_requests] == ["youtube-dQw4w9WgXcQ"]
-    assert [request.run_key for request in result.run_requests] == ["intake-1"]
-    assert [item.partition_keys for item in result.dynamic_partitions_requests or ()] == [["youtube-dQw4w9WgXcQ"]]
+def test_a_row_inserted_by_sql_becomes_a_partition_and_a_run(
+    lakehouse: Lakehouse, instance: dg.DagsterInstance
+) -> None:
+    insert(lakehouse, f"{URL}&t=10", '{"max_moments": 3}')
+    (request,) = requests(lakehouse, instance)
+    assert (request.partition_key, request.run_key) == ("youtube-dQw4w9WgXcQ", "intake-1")
+    assert instance.get_dynamic_partitions(str(videos.name)) == ["youtube-dQw4w9WgXcQ"]
     assert lakehouse.intake.row(1).video_id == "youtube-dQw4w9WgXcQ"
 
 
-def test_a_hostile_row_is_refused_once_and_the_others_go_on(lakehouse: Lakehouse) -> None:
+def test_a_hostile_row_is_refused_once_and_the_others_go_on(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> None:
     insert(lakehouse, "file:///etc/passwd")
     insert(lakehouse, "https://example.org/v.mp4", '["not", "options"]')
     insert(lakehouse, "https://example.org/w.mp4")
-    assert [request.run_key for request in requests(lakehouse)] == ["intake-3"]
-    assert [lakehouse.intake.refusal(lakehouse.intake.row(number)) is None for number in (1, 2, 3)] == [
-        False,
-        False,
-        True,
-    ]
-    assert [waiting.intake_id for waiting in lakehouse.intake.waiting(10)] == [3]
+    assert keys(lakehouse, instance) == ["intake-3"]
+    tick(lakehouse.intake, lakehouse.history, instance)
+    refused = "select intake_id from pipeline_history order by attempt_id"
+    assert [row["intake_id"] for row in rows(lakehouse, refused)] == [1, 2]
+    assert states(lakehouse) == ["failed", "failed", "waiting"]
 
 
-def test_the_same_video_twice_asks_for_one_run(lakehouse: Lakehouse) -> None:
+def test_the_same_video_twice_asks_for_one_run(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> None:
     lakehouse.intake.submit("https://youtu.be/dQw4w9WgXcQ", Options(), submitted_by="test")
     lakehouse.intake.submit("https://www.youtube.com/shorts/dQw4w9WgXcQ", Options(), submitted_by="test")
-    assert [request.run_key for request in requests(lakehouse)] == ["intake-1"]
+    assert keys(lakehouse, instance) == ["intake-1"]
 
 
-def test_a_tick_with_nothing_waiting_says_so(lakehouse: Lakehouse) -> None:
-    result = tick(lakehouse.intake)
+def test_a_tick_with_nothing_waiting_says_so(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> None:
+    result = tick(lakehouse.intake, lakehouse.history, instance)
     assert isinstance(result, dg.SkipReason)
     assert result.skip_message == "No submission is waiting."
+
+
+def test_a_row_that_commits_late_is_not_lost(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> None:
+    with lakehouse.database.engine.connect() as late, late.begin():
+        late.execute(text("insert into url_intake (url) values ('https://example.org/late.mp4')"))
+        insert(lakehouse, "https://example.org/early.mp4")  # a higher number, committed first
+        assert keys(lakehouse, instance) == ["intake-2"]
+    assert "intake-1" in keys(lakehouse, instance)
+
+
+def test_a_tick_that_broke_off_is_made_good_by_the_next(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> None:
+    insert(lakehouse, URL)
+    lakehouse.intake.name_rows({1: "youtube-dQw4w9WgXcQ"})  # and then the daemon was killed
+    assert keys(lakehouse, instance) == ["intake-1"]
+    assert instance.get_dynamic_partitions(str(videos.name)) == ["youtube-dQw4w9WgXcQ"]
+
+
+def test_a_submission_in_hand_is_not_asked_for_again_under_any_key(
+    lakehouse: Lakehouse, instance: dg.DagsterInstance
+) -> None:
+    insert(lakehouse, URL)
+    run_of(instance, 1)  # asked for by a sensor of another name, or by a tick whose end was lost
+    assert keys(lakehouse, instance) == []
+
+
+def test_no_more_runs_are_in_hand_than_can_be_used(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> None:
+    with lakehouse.database.begin() as connection:
+        many = "insert into url_intake (url) select 'https://example.org/' || n || '.mp4' from generate_series(1, 60) n"
+        connection.execute(text(many))
+    assert len(keys(lakehouse, instance)) == IN_HAND
+    assert register(lakehouse.intake, instance) == 0
+    assert len(instance.get_dynamic_partitions(str(videos.name))) == 60
+
+
+def test_who_asks_first_by_priority_is_asked_for_first(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> None:
+    for name, priority in (("a", 0), ("b", 5)):
+        lakehouse.intake.submit(f"https://example.org/{name}.mp4", Options(), submitted_by="test", priority=priority)
+    assert keys(lakehouse, instance) == ["intake-2", "intake-1"]
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [(dg.DagsterRunStatus.FAILURE, "waiting"), (dg.DagsterRunStatus.CANCELED, "cancelled")],
+)
+def test_a_run_that_ended_before_its_first_step_ends_its_submission_or_is_followed_by_another(
+    lakehouse: Lakehouse, instance: dg.DagsterInstance, status: dg.DagsterRunStatus, state: str
+) -> None:
+    insert(lakehouse, URL)
+    run_of(instance, 1, status)  # its key never fires again
+    assert keys(lakehouse, instance) == []
+    assert states(lakehouse) == [state]
+    (attempt,) = rows(lakehouse, "select try_again_at is not null as again, cause from pipeline_history")
+    assert attempt["again"] == (state == "waiting")
+
+
+def test_what_failed_and_may_go_well_is_asked_for_again_for_the_missing_assets_alone(
+    lakehouse: Lakehouse, instance: dg.DagsterInstance
+) -> None:
+    insert(lakehouse, URL)
+    tick(lakehouse.intake, lakehouse.history, instance)
+    done = lakehouse.history.open_attempt("youtube-dQw4w9WgXcQ", "raw_video", run_id="run-1", intake_id=1)
+    lakehouse.history.close_reused(done)
+    failed = lakehouse.history.open_attempt("youtube-dQw4w9WgXcQ", "audio", run_id="run-1", intake_id=1)
+    lakehouse.history.close_failed(failed, TransientError("Away."), will_retry=False)
+    assert tried_again(lakehouse, instance) == []  # not yet
+    with lakehouse.database.begin() as connection:
+        connection.execute(text("update pipeline_history set try_again_at = now() where try_again_at is not null"))
+    (request,) = tried_again(lakehouse, instance)
+    assert request.run_key == "again-1-1"
+    assert [key.path[-1] for key in request.asset_selection or ()] == [
+        "audio", "transcript", "scene_cuts", "thumbnails", "moments", "clips", "refined_moments"
+    ]  # fmt: skip
+    run_of(instance, 1)
+    assert tried_again(lakehouse, instance) == []
+
+
+def test_what_will_fail_again_is_settled_and_not_asked_for(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> None:
+    insert(lakehouse, URL)
+    tick(lakehouse.intake, lakehouse.history, instance)
+    attempt = lakehouse.history.open_attempt("youtube-dQw4w9WgXcQ", "raw_video", run_id="run-1", intake_id=1)
+    lakehouse.history.close_failed(attempt, MediaError("Broken."), will_retry=False)
+    assert (keys(lakehouse, instance), tried_again(lakehouse, instance)) == ([], [])
+    assert rows(lakehouse, "select settled, state from intake_state") == [{"settled": True, "state": "failed"}]
+
+
+def test_a_settled_submission_that_is_worked_on_again_is_seen_to_again(
+    lakehouse: Lakehouse, instance: dg.DagsterInstance
+) -> None:
+    test_what_will_fail_again_is_settled_and_not_asked_for(lakehouse, instance)
+    lakehouse.history.open_attempt("youtube-dQw4w9WgXcQ", "raw_video", run_id="run-2", intake_id=1)
+    assert rows(lakehouse, "select settled, state from intake_state") == [{"settled": False, "state": "running"}]

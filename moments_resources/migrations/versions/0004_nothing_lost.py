@@ -79,7 +79,9 @@ def _workers() -> None:
         sa.Column("run_id", sa.Text(), nullable=False, comment="Dagster's run."),
         sa.Column("host", sa.Text(), nullable=False, comment="Machine that it is on."),
         sa.Column("pid", sa.Integer(), nullable=False, comment="Its process."),
-        sa.Column("process_started", sa.Float(), nullable=False, comment="Start of the process, Unix time, seconds."),
+        sa.Column(
+            "process_started", sa.Float(), nullable=False, comment="Start of the process, seconds since the machine's."
+        ),
         sa.Column(
             "beat",
             sa.BigInteger(),
@@ -90,7 +92,7 @@ def _workers() -> None:
         _time("began_at", "When the process took the run.", server_default=sa.text("now()")),
         _time("beat_at", "When beat rose last.", server_default=sa.text("now()")),
         sa.Column("stop_reason", sa.Text(), nullable=True, comment="Why it is to stop; empty: it is not."),
-        sa.PrimaryKeyConstraint("run_id"),
+        sa.PrimaryKeyConstraint("run_id", "host", "pid"),
         comment="The processes that take a run through its steps; one leaves when its run is over.",
     )
 

@@ -157,6 +157,7 @@ from pathlib import Path
 from moments_core.model_entry import parse_entry
 from moments_core.prompts import Prompt
 from moments_resources.catalogue import Catalogue
+from moments_resources.history import History
 from moments_resources.models.caller import ModelCaller
 from moments_resources.models.calls import CallLedger
 from moments_resources.models.chat import ChatModel, ChatRequest, chat_parameters
@@ -164,7 +165,7 @@ from moments_resources.models.link import ModelLink
 from moments_resources.step import Step, StepRequest
 entry = parse_entry("stand-in", {{"kind": "vision", "served_name": "stand-in", "remote_host": "127.0.0.1",
                                  "remote_port": {model_server.port}}})
-with Step(Catalogue(database), Path("/nowhere"), StepRequest("{video_id}", "moments", "run")) as step:
+with Step(Catalogue(History(database)), Path("/nowhere"), StepRequest("{video_id}", "moments", "run")) as step:
     caller = ModelCaller(entry, link=step.hold(ModelLink(entry)), database=database,
                          ledger=CallLedger(database, step.attempt), decided_by=chat_parameters(entry))
     ChatModel(caller).ask_all([ChatRequest(Prompt("test", "1", "Say what you are asked for."),

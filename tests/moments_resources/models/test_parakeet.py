@@ -131,7 +131,7 @@ Benches = Callable[..., AbstractContextManager[Bench]]
 
 @pytest.fixture
 def bench(database: Database, catalogue: Catalogue, video_id: str) -> Benches:
-    attempt = catalogue.open_attempt(video_id, "transcript", run_id="run-1")
+    attempt = catalogue.history.open_attempt(video_id, "transcript", run_id="run-1")
 
     @contextmanager
     def open_bench(sound: Sound, *, parallel: int = 1, timeout_s: float = 30.0, **server: Any) -> Iterator[Bench]:

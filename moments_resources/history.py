@@ -1,0 +1,305 @@
+"""The history of attempts: who works on which asset of which video, under which lease, and how it ended.
+
+Every way in which work can end leads here: a step that succeeds or fails, a cancelled run, a process that died, a run
+that could not even begin. What is to be tried again is decided here too, with the policy of moments_core/retrying.py.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, and_, exists, func, insert, or_, select, text, update
+
+from moments_core.errors import FailureClass, FenceError, LeaseError, MomentsError, TransientError, classify, reason
+from moments_core.retrying import MOST_TRIES, next_try
+from moments_resources import gate
+from moments_resources.database import Database
+from moments_resources.storable import storable, storable_text
+from moments_resources.tables import ASSET_TABLES, pipeline_history, url_intake
+
+#: How long an attempt may commit after its process was last heard: twenty beats (heart.py).
+LEASE_S = 60
+
+DIED = "The process that did this work was killed, or its machine went down: run it again, nothing is lost."
+
+_LONGEST_CAUSE = 2000  # characters; an unforeseen error may carry a whole reply
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at one asset of one video. It may commit while it is open; a newer one closes it."""
+
+    attempt_id: int
+    video_id: str
+    asset: str
+    number: int
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run that has something unfinished in the history."""
+
+    run_id: str
+    intake_id: int | None
+
+
+class History:
+    """Writes pipeline_history. `tries`: how many runs of a submission may fail before it has failed."""
+
+    def __init__(self, database: Database, *, tries: int = MOST_TRIES) -> None:
+        self.database = database
+        self._tries = tries
+
+    @contextmanager
+    def turn(self, video_id: str, asset: str) -> Iterator[None]:
+        """Take turns: one step at a time works on (video, asset), over the whole installation."""
+        with self.database.lock(f"step:{video_id}:{asset}"):
+            yield
+
+    def open_attempt(self, video_id: str, asset: str, *, run_id: str, intake_id: int | None = None) -> Attempt:
+        """Register a new attempt; to be called in one's turn.
+
+        An earlier attempt that is still open lost its turn without closing: its process died, and it is closed as
+        failed here. From now on its commit is refused. Raises as `gate.check`.
+        """
+        with self.database.begin() as connection:
+            gate.enter(connection, video_id)
+            gate.check(connection, video_id, run_id=run_id, intake_id=intake_id)
+            self._close_overtaken(connection, video_id, asset)
+            _unsettle(connection, intake_id)
+            return _new_attempt(connection, video_id, asset, run_id=run_id, intake_id=intake_id)
+
+    def close_reused(self, attempt: Attempt) -> None:
+        """The attempt found that the current version is what it would make. Raises as `check_fence`."""
+        with self.database.begin() as connection:
+            check_fence(connection, attempt)
+            close(connection, pipeline_history.c.attempt_id == attempt.attempt_id, "reused")
+
+    def close_failed(self, attempt: Attempt, error: BaseException, *, will_retry: bool) -> None:
+        """Keep why the attempt ended; does nothing to an attempt that has ended already."""
+        open_one = and_(pipeline_history.c.attempt_id == attempt.attempt_id, pipeline_history.c.outcome == "running")
+        with self.database.begin() as connection:
+            self._close_bad(connection, open_one, attempt.run_id, error, will_retry=will_retry)
+
+    def close_run(self, run_id: str, error: MomentsError) -> int:
+        """Close the attempts that a run left open; says how many that were.
+
+        An attempt that was to be tried again is open where it was not.
+        """
+        open_one, newer = pipeline_history.c, pipeline_history.alias("newer").c
+        same = (newer.video_id == open_one.video_id) & (newer.asset == open_one.asset)
+        is_tried_again = exists().where(same, newer.attempt_id > open_one.attempt_id)
+        is_open = or_(open_one.outcome == "running", and_(open_one.outcome == "retrying", ~is_tried_again))
+        with self.database.begin() as connection:
+            return self._close_bad(connection, and_(open_one.run_id == run_id, is_open), run_id, error)
+
+    def end_run(self, run_id: str, error: MomentsError, *, intake_id: int | None = None) -> None:
+        """A run is over without success: nothing that it worked for stays open.
+
+        Its submission gets an end with a reason also where no attempt has recorded one: killed between two steps,
+        cancelled in the queue, or its code could not be loaded.
+        """
+        self.close_run(run_id, error)
+        if intake_id is not None and (left := self._left_by(run_id, intake_id)):
+            video_id, asset = left
+            self.note_failure(video_id, asset, run_id=run_id, intake_id=intake_id, error=error)
+
+    def note_failure(
+        self, video_id: str, asset: str, *, run_id: str, intake_id: int | None, error: MomentsError
+    ) -> None:
+        """Keep a failure that no attempt of this run has recorded; does nothing where one has.
+
+        Needs no turn: whoever is at work on the same asset of the same video stays so.
+        """
+        recorded = select(pipeline_history.c.attempt_id).where(
+            pipeline_history.c.video_id == video_id,
+            pipeline_history.c.asset == asset,
+            pipeline_history.c.run_id == run_id,
+        )
+        with self.database.begin() as connection:
+            if connection.execute(recorded.limit(1)).first() is None:
+                row = _new_attempt(connection, video_id, asset, run_id=run_id, intake_id=intake_id)
+                self._close_bad(connection, pipeline_history.c.attempt_id == row.attempt_id, run_id, error)
+
+    def note_progress(self, attempt: Attempt, done: float) -> None:
+        """Write how far the attempt has come, 0..1."""
+        change = update(pipeline_history).where(
+            pipeline_history.c.attempt_id == attempt.attempt_id, pipeline_history.c.outcome == "running"
+        )
+        with self.database.begin() as connection:
+            connection.execute(change.values(progress=min(1.0, max(0.0, done))))
+
+    def renew_leases(self, run_id: str) -> None:
+        """The process of this run lives: its running attempts may go on."""
+        running = (pipeline_history.c.run_id == run_id) & (pipeline_history.c.outcome == "running")
+        with self.database.begin() as connection:
+            connection.execute(update(pipeline_history).where(running).values(lease_until=_lease()))
+
+    def open_runs(self) -> list[OpenRun]:
+        """Runs with an open attempt, and runs of submissions that have begun and are neither at work nor over."""
+        query = text("""
+            select run_id, max(intake_id) as intake_id from (
+                select h.run_id, h.intake_id from public.pipeline_history h
+                where h.outcome = 'running' or h.outcome = 'retrying' and not exists (
+                    select from public.pipeline_history n
+                    where n.video_id = h.video_id and n.asset = h.asset and n.attempt_id > h.attempt_id)
+                union
+                select s.run_id, s.intake_id from public.intake_state s
+                where not s.settled and s.begun and s.state = 'running' and not s.is_at_work
+            ) found where run_id is not null group by run_id""")
+        with self.database.begin() as connection:
+            return [OpenRun(row.run_id, row.intake_id) for row in connection.execute(query)]
+
+    def _left_by(self, run_id: str, intake_id: int) -> tuple[str, str] | None:
+        """(video, asset) that a run of a submission should have made next; None where the submission has its end."""
+        state = text("""
+            select video_id from public.intake_state
+            where intake_id = :intake and video_id is not null
+              and (state = 'running' and run_id = :run or state in ('waiting', 'duplicate') and not begun)""")
+        done = text("""
+            select asset from (
+                select distinct on (asset) asset, outcome from public.pipeline_history
+                where intake_id = :intake order by asset, attempt_id desc
+            ) newest where outcome in ('completed', 'reused', 'listed')""")
+        with self.database.begin() as connection:
+            video_id = connection.scalar(state, {"intake": intake_id, "run": run_id})
+            made = set(connection.scalars(done, {"intake": intake_id}))
+        missing = [asset for asset in ASSET_TABLES if asset not in made]
+        return (video_id, missing[0]) if video_id is not None and missing else None
+
+    def _close_overtaken(self, connection: Connection, video_id: str, asset: str) -> None:
+        table = pipeline_history.c
+        still_open = (table.video_id == video_id) & (table.asset == asset) & (table.outcome == "running")
+        for attempt_id, run_id in connection.execute(select(table.attempt_id, table.run_id).where(still_open)).all():
+            self._close_bad(connection, table.attempt_id == attempt_id, run_id, TransientError(DIED))
+
+    def _close_bad(
+        self, connection: Connection, where: Any, run_id: str, error: BaseException, *, will_retry: bool = False
+    ) -> int:
+        outcome = "retrying" if will_retry else _ended_as(error)
+        again = None if will_retry else self._again(connection, where, run_id, error)
+        cause = (outcome, classify(error).value, reason(error), evidence_of(error))
+        return close(connection, where, *cause, try_again_at=again)
+
+    def _again(self, connection: Connection, where: Any, run_id: str, error: BaseException) -> Any:
+        """When the submission that these attempts work for is tried again: an SQL value."""
+        intake_id = connection.scalar(select(func.max(pipeline_history.c.intake_id)).where(where))
+        if intake_id is None:
+            return None  # a click in the UI: who made it sees the failure
+        earlier = select(func.count(func.distinct(pipeline_history.c.run_id))).where(
+            pipeline_history.c.intake_id == intake_id,
+            pipeline_history.c.outcome == "failed",
+            pipeline_history.c.run_id != run_id,
+        )
+        again = next_try(error, failed=(connection.scalar(earlier) or 0) + 1, most=self._tries)
+        return _from_now(again.total_seconds()) if isinstance(again, timedelta) else again
+
+
+def check_fence(connection: Connection, attempt: Attempt) -> None:
+    """Whether an attempt may still end well; its row stays locked to the end of the transaction.
+
+    Raises FenceError for one that was ended or overtaken, LeaseError for one that was not heard for too long.
+    """
+    # Locked, so that a newer attempt, which closes this one, waits for the end of this transaction.
+    lease_is_over = pipeline_history.c.lease_until < func.clock_timestamp()
+    query = select(pipeline_history.c.outcome, lease_is_over.label("is_late")).where(
+        pipeline_history.c.attempt_id == attempt.attempt_id
+    )
+    row = connection.execute(query.with_for_update()).first()
+    if row is None or row.outcome != "running":
+        raise FenceError(
+            f"Attempt {attempt.number} at {attempt.asset} was ended or overtaken, so its result is not kept.",
+            attempt=attempt.number,
+            video_id=attempt.video_id,
+        )
+    if row.is_late:
+        raise LeaseError(
+            f"The process of attempt {attempt.number} at {attempt.asset} was silent for over {LEASE_S} s, so its "
+            "result is not kept: run this again.",
+            attempt=attempt.number,
+            video_id=attempt.video_id,
+        )
+
+
+def close(
+    connection: Connection,
+    where: Any,
+    outcome: str,
+    failure_class: str | None = None,
+    cause: str | None = None,
+    evidence: Mapping[str, object] | None = None,
+    *,
+    try_again_at: Any = None,
+) -> int:
+    """Write the end of attempts; says how many there were."""
+    seconds = func.extract("epoch", func.clock_timestamp() - pipeline_history.c.started_at)
+    values = {
+        "outcome": outcome,
+        "class": failure_class,
+        "cause": None if cause is None else storable_text(cause)[:_LONGEST_CAUSE],
+        "evidence": dict(evidence or {}),
+        "ended_at": func.clock_timestamp(),
+        "seconds": func.coalesce(pipeline_history.c.seconds, seconds),
+        "try_again_at": try_again_at,
+    }
+    return connection.execute(update(pipeline_history).where(where).values(**values)).rowcount
+
+
+def evidence_of(error: BaseException) -> dict[str, object]:
+    """What to keep beside the cause: the error's own facts and its kind, each short."""
+    facts = error.evidence if isinstance(error, MomentsError) else {}
+    origin = error.__cause__
+    kinds = {"error": type(error).__name__, **({"caused_by": type(origin).__name__} if origin else {})}
+    return kinds | {name: _short(value) for name, value in facts.items()}
+
+
+def _ended_as(error: BaseException) -> str:
+    return "cancelled" if classify(error) is FailureClass.CANCELLED else "failed"
+
+
+def _short(value: object) -> object:
+    plain = storable(value) if isinstance(value, (int, float)) else value
+    return plain if isinstance(plain, (int, float)) or plain is None else storable_text(str(plain))[:4000]
+
+
+def _new_attempt(connection: Connection, video_id: str, asset: str, *, run_id: str, intake_id: int | None) -> Attempt:
+    # `note_failure` comes without a turn: two at once must not take the same number.
+    one_by_one = text("select pg_advisory_xact_lock(hashtextextended(:name, 0))")
+    connection.execute(one_by_one, {"name": f"attempt:{video_id}:{asset}"})
+    here = (pipeline_history.c.video_id == video_id) & (pipeline_history.c.asset == asset)
+    last = connection.scalar(select(func.max(pipeline_history.c.attempt)).where(here)) or 0
+    row = insert(pipeline_history).values(
+        video_id=video_id,
+        asset=asset,
+        attempt=last + 1,
+        outcome="running",
+        run_id=run_id,
+        intake_id=intake_id,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        lease_until=_lease(),
+    )
+    attempt_id = connection.execute(row.returning(pipeline_history.c.attempt_id)).scalar_one()
+    return Attempt(attempt_id, video_id, asset, last + 1, run_id)
+
+
+def _unsettle(connection: Connection, intake_id: int | None) -> None:
+    """A submission that ended and is worked on again: the sensors have to see to it again."""
+    if intake_id is not None:
+        settled = (url_intake.c.intake_id == intake_id) & url_intake.c.settled
+        connection.execute(update(url_intake).where(settled).values(settled=False))
+
+
+def _lease() -> Any:
+    return _from_now(LEASE_S)
+
+
+def _from_now(seconds: float) -> Any:
+    return func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)

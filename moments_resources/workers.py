@@ -1,0 +1,87 @@
+"""The processes that take a run through its steps: each says that it lives, and can be asked to stop."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+
+import psutil
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
+
+from moments_resources.database import Database
+from moments_resources.tables import workers
+
+_SAME_START_S = 0.1  # Linux tells it to 10 ms
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process of a run. `beat` rises while it lives."""
+
+    run_id: str
+    host: str
+    pid: int
+    process_started: float
+    beat: int
+
+    def kill(self) -> None:
+        """End the process if it is one of this machine's and still the same: it may be frozen, and wake up later."""
+        if self.host != socket.gethostname():
+            return
+        try:
+            if abs(_started(self.pid) - self.process_started) < _SAME_START_S:
+                psutil.Process(self.pid).kill()
+        except psutil.Error:  # it is gone
+            return
+
+
+class Workers:
+    """Reads and writes the table of workers. This process is in it once for each run that it works on."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def enter(self, run_id: str) -> None:
+        """This process takes a run."""
+        row = insert(workers).values(
+            run_id=run_id, host=socket.gethostname(), pid=os.getpid(), process_started=_started(os.getpid())
+        )
+        with self._database.begin() as connection:
+            connection.execute(delete(workers).where(_mine(run_id)))  # left by a process of the same number
+            connection.execute(row)
+
+    def beat(self, run_id: str) -> str | None:
+        """This process lives. Why it is to stop, or None: it may go on."""
+        risen = update(workers).where(_mine(run_id)).values(beat=workers.c.beat + 1, beat_at=func.clock_timestamp())
+        with self._database.begin() as connection:
+            row = connection.execute(risen.returning(workers.c.stop_reason)).first()
+        return "This process was taken for dead." if row is None else row.stop_reason
+
+    def leave(self, run_id: str) -> None:
+        """This process is done with the run."""
+        with self._database.begin() as connection:
+            connection.execute(delete(workers).where(_mine(run_id)))
+
+    def all(self) -> list[Worker]:
+        """Whoever has entered and not left, dead ones too."""
+        names = Worker.__dataclass_fields__
+        with self._database.begin() as connection:
+            rows = connection.execute(select(*(workers.c[name] for name in names))).mappings()
+            return [Worker(**row) for row in rows]
+
+    def strike(self, worker: Worker) -> None:
+        """Take a dead process from the table: should it wake up, it stops."""
+        its = (workers.c.run_id == worker.run_id) & (workers.c.host == worker.host) & (workers.c.pid == worker.pid)
+        with self._database.begin() as connection:
+            connection.execute(delete(workers).where(its))
+
+
+def _started(pid: int) -> float:
+    """When a process started, seconds since the machine did: a clock that is set changes nothing."""
+    booted = psutil.boot_time()  # first: the start of a process is counted from the last answer to this
+    return psutil.Process(pid).create_time() - booted
+
+
+def _mine(run_id: str) -> ColumnElement[bool]:
+    return (workers.c.run_id == run_id) & (workers.c.host == socket.gethostname()) & (workers.c.pid == os.getpid())
