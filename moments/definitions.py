@@ -76,8 +76,8 @@ class Bindings:
         from moments_resources.heart import Heart
         from moments_resources.workers import Workers
 
-        run_id = context.run_id or ""
-        with Heart(Workers(self.lakehouse.database), self.lakehouse.history, run_id) as heart:
+        assert context.run is not None  # noqa: S101 - a resource of steps is made in a run
+        with Heart(Workers(self.lakehouse.database), self.lakehouse.history, context.run.run_id) as heart:
             yield heart
 
     def table_io(self) -> TableIO:

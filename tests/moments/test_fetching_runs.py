@@ -61,7 +61,7 @@ def inserted(house: Lakehouse) -> Callable[[str], IntakeRow]:
         statement = text("insert into url_intake (url) values (:url) returning intake_id")
         with house.database.begin() as connection:
             intake_id = connection.execute(statement, {"url": url}).scalar_one()
-        house.intake.name_row(house.intake.row(intake_id), name_video(url))
+        house.intake.name_rows({intake_id: name_video(url)})
         return house.intake.row(intake_id)
 
     return insert

@@ -99,9 +99,8 @@ def test_a_run_that_is_over_leaves_no_row_and_no_thread(database: Database, sql:
 
 def test_a_database_that_is_away_stops_nobody(at_work: Any, database: Database, sql: Sql, until: Any) -> None:
     process = at_work("time.sleep(600)")
-    sql(
-        "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
-    )
+    others = "datname = current_database() and pid <> pg_backend_pid()"
+    sql(f"select pg_terminate_backend(pid) from pg_stat_activity where {others}")  # noqa: S608
     sql("update workers set beat = 0")
     until(lambda: sql("select beat from workers")[0]["beat"] >= 2)
     assert process.poll() is None
