@@ -144,15 +144,20 @@ class History:
 
     def open_runs(self) -> list[OpenRun]:
         """Runs with an open attempt, and runs of submissions that have begun and are neither at work nor over."""
+        # Rows without attempts are left out before their state is asked for: ten thousand may wait.
         query = text("""
+            with begun as materialized (
+                select intake_id from public.url_intake i where not settled
+                  and exists (select from public.pipeline_history h where h.intake_id = i.intake_id)
+            )
             select run_id, max(intake_id) as intake_id from (
                 select h.run_id, h.intake_id from public.pipeline_history h
                 where h.outcome = 'running' or h.outcome = 'retrying' and not exists (
                     select from public.pipeline_history n
                     where n.video_id = h.video_id and n.asset = h.asset and n.attempt_id > h.attempt_id)
                 union
-                select s.run_id, s.intake_id from public.intake_state s
-                where not s.settled and s.begun and s.state = 'running' and not s.is_at_work
+                select s.run_id, s.intake_id from begun join public.intake_state s using (intake_id)
+                where s.state = 'running' and not s.is_at_work
             ) found where run_id is not null group by run_id""")
         with self.database.begin() as connection:
             return [OpenRun(row.run_id, row.intake_id) for row in connection.execute(query)]
