@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_or
 
 from moments_core.budget import Amounts, Budget, Budgets, Limit
 from moments_core.errors import BudgetError
+from moments_core.retrying import NOT_BEFORE
 from moments_resources.database import lock_key
 from moments_resources.tables import model_calls, spending
 
@@ -81,7 +82,7 @@ def _refused(
         spent=gone,
         may_take=asked,
         model=model,
-        **({"not_before": not_before} if not_before else {}),
+        **({NOT_BEFORE: not_before} if not_before else {}),
     )
 
 

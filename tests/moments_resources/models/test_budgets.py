@@ -30,7 +30,7 @@ def ledger_of(database: Database, catalogue: Catalogue) -> Ledgers:
     """`ledger_of("web-1", day=…)`: the ledger of a new attempt at a video's moments."""
 
     def make(video_id: str = "web-1", **budgets: Budget) -> CallLedger:
-        attempt = catalogue.open_attempt(video_id, "moments", run_id=f"run-{video_id}")
+        attempt = catalogue.history.open_attempt(video_id, "moments", run_id=f"run-{video_id}")
         return CallLedger(database, attempt, budgets=Budgets(**budgets))
 
     return make
