@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from moments_core.budget import Budgets
 from moments_core.errors import SettingsError
 from moments_core.time import to_ms
 
@@ -89,11 +90,12 @@ class RemoteModels:
         from moments_resources.models.calls import CallLedger
         from moments_resources.models.link import ModelLink
 
-        database = self.lakehouse.database
+        database, settings = self.lakehouse.database, self.lakehouse.settings
+        budgets = Budgets(settings.video_budget, settings.day_budget)
         return ModelCaller(
             entry,
             link=step.hold(ModelLink(entry)),
             database=database,
-            ledger=CallLedger(database, step.attempt, measure=step.measure, since_run=step.is_forced),
+            ledger=CallLedger(database, step.attempt, budgets=budgets, measure=step.measure, since_run=step.is_forced),
             decided_by=decided_by,
         )

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from moments_core.budget import Budget, parse_budget
 from moments_core.errors import SettingsError
 from moments_core.retrying import MOST_TRIES
 
@@ -40,10 +41,18 @@ class Settings(BaseSettings):
     tries: int = Field(MOST_TRIES, ge=1, le=100, description="Runs of a submission that may fail before it has failed.")
     cache_gigabytes: float = Field(50.0, gt=0, le=1_000_000, description="What this machine keeps of a gs:// store.")
 
+    video_budget: Annotated[Budget, NoDecode] = Field(Budget(), description="Model calls a video: cost=1,tokens=…")
+    day_budget: Annotated[Budget, NoDecode] = Field(Budget(), description="Model calls a day (UTC), as above.")
+
     @field_validator("pools", mode="before")
     @classmethod
     def _parsed_pools(cls, value: object) -> object:
         return parse_pools(value) if isinstance(value, str) else value
+
+    @field_validator("video_budget", "day_budget", mode="before")
+    @classmethod
+    def _parsed_budget(cls, value: object) -> object:
+        return parse_budget(value) if isinstance(value, str) else value
 
     @cached_property
     def state(self) -> Path:

@@ -125,6 +125,14 @@ class Price(_Block):
     output_per_million: Money = 0.0
     per_hour: Money = 0.0
 
+    def of_tokens(self, tokens_in: int, tokens_out: int) -> float:
+        """Cost of a prompt and a reply of so many tokens."""
+        return (tokens_in * self.input_per_million + tokens_out * self.output_per_million) / 1e6
+
+    def of_time(self, seconds: float) -> float:
+        """Cost of a call that takes so long."""
+        return seconds * self.per_hour / 3600
+
 
 class ModelEntry(_Block):
     """One model: reached at `remote_host:remote_port`, through `ssh` if that is given, or at `base_url`."""

@@ -88,7 +88,7 @@ def room_for_sentences(model: ModelEntry, *, prompt_tokens: int) -> int:
 
     Raises SettingsError where too little is left.
     """
-    context = model.context_tokens or max(DEFAULT_CONTEXT_TOKENS, 2 * (model.defaults.max_tokens or 0))
+    context = context_tokens(model)
     room = context - reply_tokens(model) - prompt_tokens
     if room < MIN_WINDOW_TOKENS:
         raise SettingsError(
@@ -98,6 +98,11 @@ def room_for_sentences(model: ModelEntry, *, prompt_tokens: int) -> int:
             model=model.key,
         )
     return min(room, MAX_WINDOW_TOKENS)
+
+
+def context_tokens(model: ModelEntry) -> int:
+    """Tokens of prompt and reply together; an assumption where the entry does not say."""
+    return model.context_tokens or max(DEFAULT_CONTEXT_TOKENS, 2 * (model.defaults.max_tokens or 0))
 
 
 def reply_tokens(model: ModelEntry) -> int:

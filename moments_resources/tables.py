@@ -303,7 +303,7 @@ model_calls = Table(
         _required(
             f"reserved_{name}",
             kind,
-            f"The most that it may take, reserved while it is open: {name}.",
+            f"The most that it may take, reserved until it is known what it took: {name}.",
             server_default=text("0"),
         )
         for name, kind in (("seconds", Float), ("tokens", BigInteger), ("cost", Float))
@@ -317,6 +317,7 @@ model_calls = Table(
     Index("model_calls_request", "video_id", "asset", "request_sha256"),
     Index("model_calls_model", "model", "started_at"),
     Index("model_calls_open", "attempt_id", postgresql_where=text("outcome = 'open'")),
+    Index("model_calls_uncounted", "started_at", postgresql_where=text("outcome <> 'open' and reserved_tokens > 0")),
     comment="Every call of a model. A retry of a step reuses the replies that came before its asset was committed.",
 )
 

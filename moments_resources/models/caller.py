@@ -10,18 +10,23 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain, repeat
 from time import monotonic
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
+from moments_core.budget import Amounts, most_of_call
 from moments_core.errors import FailureClass, MomentsError, NetworkError, ServiceError, classify
 from moments_core.model_entry import ModelEntry
 from moments_core.scrubbing import without_secrets
 from moments_resources.catalogue import canonical_sha256
 from moments_resources.database import Database
+from moments_resources.models.batch import Batch, Call
 from moments_resources.models.breaker import rest_s
+from moments_resources.models.budgets import HeldError
 from moments_resources.models.call_failures import MAX_WAIT_S, CallFailure, failure_of
 from moments_resources.models.calls import StoredReply
+from moments_resources.models.wire import http_client
 from moments_resources.turns import Turns
 
 if TYPE_CHECKING:
@@ -30,33 +35,14 @@ if TYPE_CHECKING:
     from moments_resources.models.ledger import Ledger
     from moments_resources.models.link import ModelLink
 
-Send: TypeAlias = "Callable[[httpx2.AsyncClient, str], Awaitable[bytes]]"
-"""Sends a question to an address and gives the body of a 2xx reply.
-
-It raises StatusError for any other, and lets errors of the transport through.
-"""
-
 # Between the tries, where the server names no time of its own: together as long as a model server takes to start.
 PAUSES_S = (1.0, 4.0, 15.0, 30.0)
 ONE_PAUSE_S = (1.0,)  # for who waits at a terminal
 MOST_AT_ONCE = 8  # calls of one step; each that waits holds a connection of the database
 MOST_REST_S = 120.0  # twice as long as a model server takes to start
 FRESH_S = 600.0  # what was prepared longer ago is made anew: a signed address lives for 15 minutes
+_ROOM_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # between looks for room that other calls of a budget may leave
 _KEEP_TRYING_S = 10.0  # a reply has been paid for: a database that is away for a moment must not cost it
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One question. `identity` is JSON that decides the reply: nothing in it may change from try to try.
-
-    `prepare` makes what is sent: in a thread, before the call has its turn, and only where it is made at all. Its
-    errors are the step's, not the model's. `weight` is the call's share of the progress.
-    """
-
-    identity: Mapping[str, object]
-    prepare: Callable[[], Send]
-    prompt_sha256: str | None = None
-    weight: int = 1
 
 
 class ModelCaller:
@@ -92,11 +78,13 @@ class ModelCaller:
         """The replies, in the order of the calls. `on_done` gets the weight that is done so far, from any thread.
 
         What was asked before and not committed since is not asked again. After a failure no new call begins; those
-        on their way are waited for and kept. Raises the first failure.
+        on their way are waited for and kept. Raises the first failure; BudgetError before a call that might pass a
+        budget.
         """
-        batch = _Batch(calls, [canonical_sha256({**self._decided_by, **call.identity}) for call in calls], on_done)
+        batch = Batch(calls, [canonical_sha256({**self._decided_by, **call.identity}) for call in calls], on_done)
         for index, sha256 in enumerate(batch.hashes):
             if stored := self.ledger.stored(self.entry.key, sha256):
+                self._charge(batch.calls[index], stored)
                 batch.done(index, stored)
         if batch.missing:
             self._fetch(batch)
@@ -114,9 +102,10 @@ class ModelCaller:
             self.ledger.refuse(reply.call_id, error)
             raise
 
-    def _fetch(self, batch: _Batch) -> None:
+    def _fetch(self, batch: Batch) -> None:
         from anyio.from_thread import start_blocking_portal
 
+        self.ledger.check_room(self.entry.key, self._most(batch.calls[batch.missing[0]]))
         self.link.address()  # opened before the first turn: no place is held while a tunnel is dug
         with start_blocking_portal() as portal:
             fetching = portal.start_task_soon(self._fetch_all, batch)
@@ -129,16 +118,16 @@ class ModelCaller:
         if batch.failures:
             raise batch.failures[0]
 
-    async def _fetch_all(self, batch: _Batch) -> None:
+    async def _fetch_all(self, batch: Batch) -> None:
         import anyio
 
         todo = iter(batch.missing)
         width = min(self.entry.parallel, MOST_AT_ONCE, len(batch.missing))
-        async with _http_client(self.entry) as client, anyio.create_task_group() as tasks:
+        async with http_client(self.entry) as client, anyio.create_task_group() as tasks:
             for _ in range(width):
                 tasks.start_soon(self._work, batch, todo, client)
 
-    async def _work(self, batch: _Batch, todo: Iterator[int], client: httpx2.AsyncClient) -> None:
+    async def _work(self, batch: Batch, todo: Iterator[int], client: httpx2.AsyncClient) -> None:
         for index in todo:
             if batch.failures:
                 return
@@ -170,11 +159,12 @@ class ModelCaller:
         """One turn of the call: what came of it, or that the model rests."""
         from anyio import to_thread
 
-        send, made_at, address = await to_thread.run_sync(call.prepare), monotonic(), ""
-        # Noted before the turn: nothing is written while the model stands idle, and the row tells who waits for it.
-        number = self.ledger.begin(self.entry.key, sha256, call.prompt_sha256)
-        sent = _Stopwatch()
+        # Before the turn: nothing is written while the model stands idle, and the row tells who waits for it. Before
+        # the preparation, which may be minutes of encoding: a call that no budget has room for costs nothing.
+        number = await self._begun(call, sha256)
+        sent, address = _Stopwatch(), ""
         try:
+            send, made_at = await to_thread.run_sync(call.prepare), monotonic()
             async with self._turn():
                 ready = await self._ready()
                 if not isinstance(ready, str):
@@ -191,9 +181,23 @@ class ModelCaller:
             if failure is None or not sent.seconds:  # the end of the step, a defect, or nothing of the model's
                 raise
         else:
-            return await self._kept(number, body, sent.seconds)
+            return await self._kept(call, number, body, sent.seconds)
         await self._look_at_the_way(failure, address)
         return failure
+
+    async def _begun(self, call: Call, sha256: str) -> int:
+        """The number of the call, once there is room for it in the budgets: calls on their way may leave some."""
+        from anyio import sleep
+
+        pauses_s = chain(_ROOM_PAUSES_S, repeat(_ROOM_PAUSES_S[-1]))
+        while True:
+            try:
+                return self.ledger.begin(self.entry.key, sha256, call.prompt_sha256, self._most(call))
+            except HeldError:
+                await sleep(next(pauses_s))
+
+    def _most(self, call: Call) -> Amounts:
+        return most_of_call(self.entry, call.prompt_tokens)
 
     async def _ready(self) -> str | CallFailure | _Resting:
         """The address to call now; or that the model rests, or why there is no way to it."""
@@ -218,7 +222,7 @@ class ModelCaller:
                 self.ledger.withdraw(number)
                 return
             shown, status = (failure.error, failure.status) if failure else (error, None)
-            self.ledger.fail(number, shown, seconds=sent.seconds, status=status)
+            self.ledger.fail(number, shown, seconds=sent.seconds, price=self.entry.price, status=status)
         except MomentsError as second:
             error.add_note(f"The end of this call could not be noted: {second}")
 
@@ -230,15 +234,24 @@ class ModelCaller:
             with suppress(NetworkError, ServiceError):
                 await to_thread.run_sync(self.link.reopened, address)
 
-    async def _kept(self, number: int, body: bytes, seconds: float) -> StoredReply:
-        """Store a reply; for as long as the call took, if need be."""
+    async def _kept(self, call: Call, number: int, body: bytes, seconds: float) -> StoredReply:
+        """Store a reply, for as long as the call took if need be, then what it says that it took."""
+        reply = await self._stored(number, body, seconds)
+        self._charge(call, reply)
+        return reply
+
+    def _charge(self, call: Call, reply: StoredReply) -> None:
+        if usage := call.usage_of(reply.body):
+            self.ledger.charge(reply, usage, self.entry.price)
+
+    async def _stored(self, number: int, body: bytes, seconds: float) -> StoredReply:
         from anyio import CancelScope, sleep
 
-        text, cost = body.decode(errors="replace"), seconds * self.entry.price.per_hour / 3600
-        text, until = without_secrets(text, self.link.api_key), monotonic() + max(seconds, _KEEP_TRYING_S)
+        text = without_secrets(body.decode(errors="replace"), self.link.api_key)
+        until = monotonic() + max(seconds, _KEEP_TRYING_S)
         while True:
             try:
-                return self.ledger.keep(number, text, seconds=seconds, cost=cost)
+                return self.ledger.keep(number, text, seconds=seconds, price=self.entry.price)
             except ServiceError:
                 if monotonic() > until:
                     raise
@@ -272,24 +285,6 @@ class ModelCaller:
         return asked + random.uniform(0, 0.25) * asked  # noqa: S311 - no secret
 
 
-def _http_client(entry: ModelEntry) -> httpx2.AsyncClient:
-    import ssl
-
-    import httpx2
-
-    is_encrypted = (entry.base_url or "").startswith("https:")
-    # No proxy, no .netrc, no redirect that would carry a key elsewhere; the deadline is ours. A connection a call: one
-    # that lay idle may be closed by the server just when it is used, which would look like a fault.
-    return httpx2.AsyncClient(
-        trust_env=False,
-        timeout=None,
-        follow_redirects=False,
-        limits=httpx2.Limits(max_keepalive_connections=0),
-        # As the health check has it. To read all certificates takes 50 ms, which a tunnel's plain HTTP can do without.
-        verify=ssl.create_default_context() if is_encrypted else False,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _Resting:
     """The model is left alone for so long."""
@@ -310,26 +305,6 @@ class _Stopwatch:
             yield
         finally:
             self.seconds = monotonic() - started
-
-
-@dataclass
-class _Batch:
-    """Calls on their way to their replies."""
-
-    calls: Sequence[Call]
-    hashes: Sequence[str]
-    on_done: Callable[[int], None] | None
-    replies: dict[int, StoredReply] = field(default_factory=dict)
-    failures: list[Exception] = field(default_factory=list)
-
-    @property
-    def missing(self) -> list[int]:
-        return [index for index in range(len(self.calls)) if index not in self.replies]
-
-    def done(self, index: int, reply: StoredReply) -> None:
-        self.replies[index] = reply
-        if self.on_done:
-            self.on_done(sum(self.calls[index].weight for index in self.replies))
 
 
 def _may_go_well(failure: CallFailure) -> bool:

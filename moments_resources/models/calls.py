@@ -9,21 +9,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
+from moments_core.budget import NO_LIMITS, NOTHING, Amounts, Budgets
 from moments_core.errors import classify, reason
 from moments_core.model_entry import Price
 from moments_resources.database import Database
 from moments_resources.history import Attempt
+from moments_resources.models.budgets import HeldError, check_room, lock_budgets, note_spent
 from moments_resources.storable import storable_text
 from moments_resources.tables import artifacts, model_calls, pipeline_history, prompts
 
 if TYPE_CHECKING:
     from moments_core.prompts import Prompt
+
+_FREE = Price()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +40,11 @@ class Usage:
 
     def cost(self, price: Price) -> float:
         """What the tokens cost, in the currency of the price."""
-        return (
-            (self.tokens_in or 0) * price.input_per_million + (self.tokens_out or 0) * price.output_per_million
-        ) / 1e6
+        return price.of_tokens(self.tokens_in or 0, self.tokens_out or 0)
+
+    @property
+    def is_known(self) -> bool:
+        return self.tokens_in is not None or self.tokens_out is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ class StoredReply:
 
 
 class CallLedger:
-    """The calls of one attempt at one asset. `measure` is told, by name, what they took so far.
+    """The calls of one attempt at one asset, within the budgets. `measure` is told, by name, what they took so far.
 
     `since_run`: replies of earlier runs are not taken, for who started this one wants new ones.
     """
@@ -62,11 +69,13 @@ class CallLedger:
         database: Database,
         attempt: Attempt,
         *,
+        budgets: Budgets = NO_LIMITS,
         measure: Callable[..., None] | None = None,
         since_run: bool = False,
     ) -> None:
         self._database = database
         self._attempt = attempt
+        self._budgets = budgets
         self._measure = measure
         self._since_run = since_run
         self._spent: Counter[str] = Counter()
@@ -108,8 +117,18 @@ class CallLedger:
         with self._database.begin() as connection:
             connection.execute(row.on_conflict_do_nothing())
 
-    def begin(self, model: str, request_sha256: str, prompt_sha256: str | None) -> int:
-        """Note that a call waits for its turn, or is on its way; its number."""
+    def check_room(self, model: str, most: Amounts) -> None:
+        """Raises BudgetError where a budget has no room for such a call. `begin` judges again, for good."""
+        if self._budgets.are_set:
+            with self._database.begin() as connection, suppress(HeldError):
+                check_room(connection, self._budgets, self._attempt.video_id, model, most)
+
+    def begin(self, model: str, request_sha256: str, prompt_sha256: str | None, most: Amounts = NOTHING) -> int:
+        """Note that a call waits for its turn, or is on its way; its number. `most`: what it may take, reserved now.
+
+        Raises BudgetError where a budget has no room for that, and HeldError where it may have some once other calls
+        have ended; nothing is noted then.
+        """
         row = insert(model_calls).values(
             video_id=self._attempt.video_id,
             asset=self._attempt.asset,
@@ -118,22 +137,35 @@ class CallLedger:
             request_sha256=request_sha256,
             prompt_sha256=prompt_sha256,
             outcome="open",
+            **{f"reserved_{name}": value for name, value in asdict(most).items()},
         )
         with self._database.begin() as connection:
+            if self._budgets.are_set:
+                lock_budgets(connection, self._budgets, self._attempt.video_id)
+                check_room(connection, self._budgets, self._attempt.video_id, model, most)
             number: int = connection.execute(row.returning(model_calls.c.call_id)).scalar_one()
         return number
 
-    def keep(self, call_id: int, body: str, *, seconds: float, cost: float) -> StoredReply:
-        """Keep the reply; what it says is not looked at. `cost` is that of the time."""
-        text = storable_text(body)
-        self._note(call_id, outcome="replied", reply=text, status=200, cost=cost, **_took(seconds))
+    def keep(self, call_id: int, body: str, *, seconds: float, price: Price) -> StoredReply:
+        """Keep the reply; what it says is not looked at. What is reserved for its tokens stays until `charge`."""
+        text, cost = storable_text(body), price.of_time(seconds)
+        for_time = model_calls.c.reserved_seconds * price.per_hour / 3600
+        for_tokens = func.greatest(0, model_calls.c.reserved_cost - for_time)
+        held = {"reserved_seconds": 0, "reserved_cost": for_tokens}
+        self._note(call_id, outcome="replied", reply=text, status=200, cost=cost, **held, **_took(seconds))
         self._spend(model_calls=1, model_seconds=seconds, model_cost=cost)
         return StoredReply(call_id, text, reused=False)
 
     def charge(self, reply: StoredReply, usage: Usage, price: Price) -> None:
-        """Note the tokens that a call took, once its reply has told; done twice it changes nothing."""
+        """Note the tokens that a call took, once its reply has told; done twice it changes nothing.
+
+        Where the server does not count them, what was reserved for them counts as taken.
+        """
+        if not usage.is_known:
+            return
         cost, time = usage.cost(price), func.coalesce(model_calls.c.seconds, 0) * price.per_hour / 3600
-        self._note(reply.call_id, tokens_in=usage.tokens_in, tokens_out=usage.tokens_out, cost=time + cost)
+        tokens = {"tokens_in": usage.tokens_in, "tokens_out": usage.tokens_out}
+        self._note(reply.call_id, cost=time + cost, **tokens, **_NOTHING_RESERVED)
         if not reply.reused:
             self._spend(tokens_in=usage.tokens_in or 0, tokens_out=usage.tokens_out or 0, model_cost=cost)
 
@@ -141,9 +173,20 @@ class CallLedger:
         """The reply can't be used: it stays, and is not taken again."""
         self._note(call_id, outcome="refused", **_why(error))
 
-    def fail(self, call_id: int, error: BaseException, *, seconds: float, status: int | None = None) -> None:
-        """No reply came."""
-        self._note(call_id, outcome="failed", status=status, **_took(seconds), **_why(error))
+    def fail(
+        self,
+        call_id: int,
+        error: BaseException,
+        *,
+        seconds: float,
+        price: Price = _FREE,
+        status: int | None = None,
+    ) -> None:
+        """No reply came; the time was taken all the same."""
+        cost = price.of_time(seconds)
+        self._note(
+            call_id, outcome="failed", status=status, cost=cost, **_NOTHING_RESERVED, **_took(seconds), **_why(error)
+        )
         self._spend(model_calls_failed=1)
 
     def withdraw(self, call_id: int) -> None:
@@ -158,7 +201,10 @@ class CallLedger:
 
     def _note(self, call_id: int, **values: object) -> None:
         with self._database.begin() as connection:
-            connection.execute(update(model_calls).where(model_calls.c.call_id == call_id).values(values))
+            note_spent(connection, call_id, values)
+
+
+_NOTHING_RESERVED: dict[str, object] = {"reserved_seconds": 0, "reserved_tokens": 0, "reserved_cost": 0}
 
 
 def _took(seconds: float) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from moments_core.errors import ReplyError, ServiceError
 from moments_core.model_entry import ModelEntry
-from moments_resources.models.caller import Call, ModelCaller, Send
+from moments_core.numbered import TEMPLATE_TOKENS, estimated_tokens
+from moments_resources.models.batch import Call, Send
+from moments_resources.models.caller import ModelCaller
 from moments_resources.models.calls import StoredReply, Usage
 from moments_resources.models.reading import all_read
 from moments_resources.models.wire import raise_failure, reply_body
@@ -112,12 +115,17 @@ class ChatModel:
         asked = request.identity if request.identity is not None else {"messages": request.messages}
         identity = {"asked": asked, "schema": request.schema, "prompt": request.prompt.sha256}
         prepare = partial(_prepared, self.entry, self._caller.link.api_key, request)
-        return Call(identity, prepare, prompt_sha256=request.prompt.sha256)
+        return Call(
+            identity,
+            prepare,
+            prompt_sha256=request.prompt.sha256,
+            prompt_tokens=_prompt_tokens(request),
+            usage_of=_usage_of,
+        )
 
     def _opened(self, stored: StoredReply) -> ChatReply:
         with self._caller.reading(stored):
             completion = _completion(stored.body, self.entry)
-        self._caller.ledger.charge(stored, completion.usage.as_usage(), self.entry.price)
         choice = completion.choices[0]
         return ChatReply(self.entry.key, choice.message.content or "", choice.finish_reason, stored)
 
@@ -125,6 +133,22 @@ class ChatModel:
 def chat_parameters(entry: ModelEntry) -> dict[str, object]:
     """What is asked of the model besides the question; what is not set is left to the server."""
     return {"served_name": entry.served_name, **entry.defaults.model_dump(exclude_none=True)}
+
+
+def _prompt_tokens(request: ChatRequest) -> int | None:
+    """None where the messages are not there yet: they hold pictures, whose tokens the server alone knows."""
+    if callable(request.messages):
+        return None
+    texts = [*(str(message["content"]) for message in request.messages), json.dumps(request.schema)]
+    return TEMPLATE_TOKENS + sum(map(estimated_tokens, texts))
+
+
+def _usage_of(body: str) -> Usage | None:
+    """What a reply says that it took, also one that is not whole."""
+    try:
+        return _Counted.model_validate_json(body).usage.as_usage()
+    except ValidationError:
+        return None
 
 
 def _prepared(entry: ModelEntry, api_key: str | None, request: ChatRequest) -> Send:
@@ -198,11 +222,14 @@ class _Choice(BaseModel):
     finish_reason: str | None = None
 
 
-class _Completion(BaseModel):
+class _Counted(BaseModel):
+    usage: _Usage = _Usage()
+
+
+class _Completion(_Counted):
     """The parts of OpenAI's chat.completion that we read."""
 
     choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage = _Usage()
 
 
 def _completion(body: str, entry: ModelEntry) -> _Completion:

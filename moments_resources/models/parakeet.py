@@ -19,7 +19,8 @@ from moments_core.seams import HeardChunk, joined
 from moments_core.time import Span
 from moments_core.transcript import Transcript
 from moments_resources.media.flac import encoded_flac
-from moments_resources.models.caller import Call, ModelCaller
+from moments_resources.models.batch import Call
+from moments_resources.models.caller import ModelCaller
 from moments_resources.models.calls import StoredReply
 from moments_resources.models.reading import all_read
 from moments_resources.models.wire import reply_body

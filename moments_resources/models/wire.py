@@ -1,10 +1,11 @@
-"""What all wires to a model server share: how a reply's body is read."""
+"""What all wires to a model server share: the client that sends, and how a reply's body is read."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from moments_core.errors import ReplyError
+from moments_core.model_entry import ModelEntry
 from moments_resources.models.call_failures import StatusError
 
 if TYPE_CHECKING:
@@ -38,3 +39,21 @@ async def _beginning(response: httpx2.Response) -> str:
         if len(said) > _MAX_ERROR_BYTES:
             break
     return said.decode(errors="replace")
+
+
+def http_client(entry: ModelEntry) -> httpx2.AsyncClient:
+    import ssl
+
+    import httpx2
+
+    is_encrypted = (entry.base_url or "").startswith("https:")
+    # No proxy, no .netrc, no redirect that would carry a key elsewhere; the deadline is ours. A connection a call: one
+    # that lay idle may be closed by the server just when it is used, which would look like a fault.
+    return httpx2.AsyncClient(
+        trust_env=False,
+        timeout=None,
+        follow_redirects=False,
+        limits=httpx2.Limits(max_keepalive_connections=0),
+        # As the health check has it. To read all certificates takes 50 ms, which a tunnel's plain HTTP can do without.
+        verify=ssl.create_default_context() if is_encrypted else False,
+    )

@@ -8,6 +8,7 @@ import pytest
 
 from moments.services import open_store
 from moments.settings import DEFAULT_POOLS, PROJECT, Settings, load_settings, parse_pools
+from moments_core.budget import Budget
 from moments_core.errors import SettingsError
 from moments_resources.store.file import FileStore
 
@@ -47,6 +48,21 @@ def test_pools_that_are_named_replace_their_default_alone() -> None:
 def test_a_wrong_pool_is_named(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOMENTS_POOLS", text)
     with pytest.raises(SettingsError, match=r"MOMENTS_POOLS: .*is no limit"):
+        load_settings()
+
+
+def test_a_budget_is_read_and_none_is_set_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOMENTS_VIDEO_BUDGET", "cost=2.5,tokens=200000")
+    monkeypatch.setenv("MOMENTS_DAY_BUDGET", "")  # as compose hands on what is not set
+    settings = load_settings()
+    assert settings.video_budget == Budget(tokens=200_000, cost=2.5)
+    assert settings.day_budget == Budget()
+
+
+@pytest.mark.parametrize("name", ["MOMENTS_VIDEO_BUDGET", "MOMENTS_DAY_BUDGET"])
+def test_a_wrong_budget_is_named_with_its_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "cost=5,calls=3")
+    with pytest.raises(SettingsError, match=f"{name}: 'calls=3' is no limit such as"):
         load_settings()
 
 

@@ -140,13 +140,15 @@ def _budgets() -> None:
         sa.PrimaryKeyConstraint("day"),
         comment="What model calls took, a row a day; stays when a video is taken down.",
     )
-    most = "The most that it may take, reserved while it is open: "
+    most = "The most that it may take, reserved until it is known what it took: "
     for name, kind in (("seconds", sa.Float()), ("tokens", sa.BigInteger()), ("cost", sa.Float())):
         op.add_column(
             "model_calls",
             sa.Column(f"reserved_{name}", kind, server_default=sa.text("0"), nullable=False, comment=f"{most}{name}."),
         )
     op.create_index("model_calls_open", "model_calls", ["attempt_id"], postgresql_where=sa.text("outcome = 'open'"))
+    uncounted = sa.text("outcome <> 'open' and reserved_tokens > 0")
+    op.create_index("model_calls_uncounted", "model_calls", ["started_at"], postgresql_where=uncounted)
 
 
 def _time(name: str, comment: str, **more: object) -> sa.Column[object]:

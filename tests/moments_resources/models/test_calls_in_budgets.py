@@ -1,0 +1,116 @@
+"""A caller whose step has a budget: what is refused costs nothing, what fits is made, one by one if need be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from moments_core.budget import Budget, Budgets
+from moments_core.errors import BudgetError, MomentsError
+from moments_core.model_entry import ModelEntry
+from moments_resources.database import Database
+from moments_resources.models.caller import ModelCaller
+from moments_resources.models.calls import CallLedger
+from moments_resources.models.chat import ChatModel, ChatRequest
+from moments_resources.models.link import ModelLink
+from moments_resources.step import Step
+from tests.stand_ins.http_exchange import Reply
+from tests.stand_ins.model_server import ModelServer
+
+pytestmark = pytest.mark.usefixtures("no_threads_left")
+
+Question = Callable[..., ChatRequest]
+Sql = Callable[..., list[dict[str, Any]]]
+Ask = Callable[..., list[str]]
+
+
+class UncommittedError(MomentsError):
+    """Ends a step before its commit."""
+
+
+@pytest.fixture
+def ask(database: Database, new_step: Callable[..., Step]) -> Ask:
+    """Asks all the questions in a step of its own that is not committed."""
+
+    def asked(entry: ModelEntry, questions: list[ChatRequest], **budget: Any) -> list[str]:
+        with suppress(UncommittedError), new_step("moments") as step:
+            ledger = CallLedger(database, step.attempt, budgets=Budgets(video=Budget(**budget)))
+            link = step.hold(ModelLink(entry, connect_s=5))
+            chat = ChatModel(ModelCaller(entry, link=link, database=database, ledger=ledger, pauses_s=(0.02,) * 4))
+            said = [reply.text for reply in chat.ask_all(questions)]
+            raise UncommittedError("a crash")
+        return said
+
+    return asked
+
+
+def test_calls_that_fit_one_after_the_other_are_made_one_after_the_other(
+    model_server: ModelServer, ask: Ask, question: Question
+) -> None:
+    """Each may take a minute of the 90 s, and takes no time."""
+    entry = model_server.entry(timeout_s=60, parallel=4)
+    assert len(ask(entry, [question(f"number {n}") for n in range(4)], seconds=90)) == 4
+    assert model_server.most_at_once == 1
+
+
+def test_a_call_without_room_opens_no_way_and_prepares_nothing(
+    model_server: ModelServer, ask: Ask, question: Question, sql: Sql
+) -> None:
+    prepared: list[str] = []
+
+    def messages() -> list[dict[str, object]]:
+        prepared.append("encoded")
+        return [{"role": "user", "content": "a clip"}]
+
+    shown = ChatRequest(question().prompt, messages, question().schema, identity={"clip": "1"})
+    with pytest.raises(BudgetError, match="may take 8,192"):
+        ask(model_server.entry(context_tokens=8192), [shown], tokens=8191)
+    assert (model_server.asked, model_server.looked, prepared) == ([], [], [])
+    assert sql("select 1 from model_calls") == []
+
+
+def test_the_second_call_is_refused_before_it_is_prepared(
+    model_server: ModelServer, ask: Ask, question: Question, sql: Sql
+) -> None:
+    prepared: list[int] = []
+
+    def shown(number: int) -> ChatRequest:
+        def messages() -> list[dict[str, object]]:
+            prepared.append(number)
+            return [{"role": "user", "content": f"clip {number}"}]
+
+        return ChatRequest(question().prompt, messages, question().schema, identity={"clip": number})
+
+    with pytest.raises(BudgetError):
+        ask(model_server.entry(context_tokens=8192), [shown(1), shown(2)], tokens=8193)
+    assert (len(model_server.asked), prepared) == (1, [1])
+    assert [row["outcome"] for row in sql("select outcome from model_calls")] == ["replied"]
+
+
+def test_a_reply_that_is_there_is_never_refused(model_server: ModelServer, ask: Ask, question: Question) -> None:
+    entry = model_server.entry(context_tokens=8192)
+    first = ask(entry, [question()], tokens=8192)
+    assert ask(entry, [question()], tokens=1) == first
+    assert len(model_server.asked) == 1
+
+
+def test_tokens_are_counted_as_each_reply_comes(model_server: ModelServer, ask: Ask, question: Question) -> None:
+    """Ten calls that may take 1,100 each fit into 3,000: each takes some 20."""
+    entry = model_server.entry(context_tokens=8192, defaults={"max_tokens": 1000})
+    assert len(ask(entry, [question(f"number {n}") for n in range(10)], tokens=3000)) == 10
+
+
+def test_a_reply_that_is_not_whole_has_taken_what_it_might(
+    model_server: ModelServer, ask: Ask, question: Question, sql: Sql
+) -> None:
+    model_server.faults.append(lambda exchange: exchange.send(Reply(200, b'{"rubbish": true')))
+    entry = model_server.entry(context_tokens=8192)
+    with pytest.raises(MomentsError):
+        ask(entry, [question()], tokens=10_000)
+    assert [row["outcome"] for row in sql("select outcome from model_calls")] == ["refused"]
+    with pytest.raises(BudgetError):
+        ask(entry, [question()], tokens=10_000)
+    assert len(model_server.asked) == 1
