@@ -62,7 +62,7 @@ def _entries(session: Any, info: Info) -> Iterator[Info | None]:
 def list_found(session: Any, raw: Sequence[Info | None], page: Info, *, url: str, limit: int) -> ListFound:
     """The videos that the first `limit` entries of the list at `url` name."""
     own_id = identify(url)
-    named = [_named(session, entry or {}, page, own_id) for entry in raw[:limit]]
+    named = [_named(session, entry, page, own_id) if entry else None for entry in raw[:limit]]
     known: dict[str, Entry] = {}
     for entry in filter(None, named):
         known.setdefault(entry.video_id, entry)
