@@ -72,11 +72,12 @@ def test_a_list_that_is_taken_in_again_adds_only_what_is_new(
     assert [attempt["new"] for attempt in ended] == [2, 1]
 
 
-def test_the_videos_of_a_list_that_was_submitted_twice_are_worked_on_once(
+def test_a_list_that_is_submitted_again_is_read_again_and_its_videos_are_worked_on_once(
     row: IntakeRow, expand: Callable[..., None], intake: Intake, sql: Sql
 ) -> None:
     expand(row, listed(*TALKS))
     again = intake.submit(LIST, Options(max_moments=3), submitted_by="test")
+    assert sql("select state from intake_state where intake_id = :id", id=again.intake_id) == [{"state": "waiting"}]
     expand(again, listed(*TALKS))
     states = sql("select state from intake_state where listed_in = :id", id=again.intake_id)
     assert [state["state"] for state in states] == ["duplicate"] * 3
