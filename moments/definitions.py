@@ -109,6 +109,7 @@ class Bindings:
             max_bytes=int(self.settings.max_gigabytes * 1e9),
             max_duration_ms=int(self.settings.max_hours * 3_600_000),
             allow_private_hosts=self.settings.allow_private_hosts,
+            max_list=self.settings.max_list,
         )
 
     def downloader(self) -> Downloader:

@@ -65,12 +65,23 @@ def print_result(result: Json) -> None:
         )
         out.print(f"  {escape(error['reason'])}")
         return
+    if "listed" in result:
+        _print_list(out, result)
+        return
     reused = all(asset["reused"] for asset in result["assets"].values())
     out.print(
         f"[bold]{escape(result['source'])}[/]  {result['video_id']}  {clock(to_ms(result['duration']))}"
         f"{'  (was there already)' if reused else ''}"
     )
     _print_moments(out, result)
+
+
+def _print_list(out: Console, result: Json) -> None:
+    count = result["listed"]
+    submitted = "1 video was" if count == 1 else f"{count} videos were"
+    out.print(f"[bold]{escape(result['source'])}[/]: {submitted} submitted: `moments status` shows them")
+    if result["note"]:
+        out.print(f"  {escape(result['note'])}")
 
 
 def print_video(content: Json) -> None:

@@ -18,6 +18,7 @@ from moments.results import Json, Results
 from moments.services import DAEMON_LOCK, Lakehouse, make_folder, submission_lock
 from moments_core.errors import TransientError
 from moments_core.options import Options
+from moments_core.source import public_url
 from moments_resources.intake import IntakeRow, without_credentials
 from moments_resources.tables import ASSET_TABLES
 
@@ -54,7 +55,7 @@ def process(
     """Submit the sources and yield each one's result as it ends. Nothing that was submitted is lost by an interrupt.
 
     Where a daemon runs, it does the work; else each submission gets a worker process of its own, as many at once as
-    this machine has cores.
+    this machine has cores. What a list turns out to hold is waited for, too.
     """
     results = Results(lakehouse)
     rows = [lakehouse.intake.submit(source, options, submitted_by=submitted_by) for source in sources]
@@ -67,6 +68,7 @@ def process(
             for job in [job for job in jobs if crew.has_ended(job)]:
                 jobs.remove(job)
                 yield results.submission(job.row, job.source)
+                jobs += crew.listed_by(job)
             for job in jobs:
                 crew.see_to(job)
                 watch(job.source, results.progress(job.row.intake_id))
@@ -108,6 +110,18 @@ class _Crew:
         self._close_dead(job, standing.intake_id)
         now = self._results.standing(job.row.intake_id)
         return now.has_ended or now.has_failed
+
+    def listed_by(self, job: _Job) -> list[_Job]:
+        """New jobs: the videos of a list, or none. A list that an equal submission has expanded is that one's."""
+        known = {other.row.intake_id for other in self._jobs}
+        listed = self._lakehouse.intake.listed_in(self._results.standing(job.row.intake_id).intake_id)
+        new = [
+            _Job(public_url(row.url), row, self._results.standing(row.intake_id).tries)
+            for row in listed
+            if row.intake_id not in known
+        ]
+        self._jobs += new
+        return new
 
     def see_to(self, job: _Job) -> None:
         """Start a worker where nobody is at work: not ours, not a daemon, not another call's.

@@ -52,7 +52,7 @@ class Results:
             "failed_asset": None if completed else state["failed_asset"],
             "error": error,
         }
-        return head | self.content(video_id, row.intake_id)
+        return head | self.content(video_id, row.intake_id) | (self._listed(state) if completed else {})
 
     def content(self, video_id: str | None, intake_id: int | None = None) -> Json:
         """Duration, moments and assets of a video, as far as they exist; `note` says why there are no moments."""
@@ -63,6 +63,11 @@ class Results:
             "note": self._note(video_id),
             "assets": self.assets(video_id, intake_id),
         }
+
+    def _listed(self, state: Json) -> Json:
+        """How many submissions a list became, and what of it was left out; nothing for what is no list."""
+        found = self.rows(_LISTED, id=state["intake_id"])
+        return found[0] if found else {}
 
     def _note(self, video_id: str | None) -> str | None:
         """What the finder said about a video in which it found nothing."""
@@ -173,6 +178,15 @@ select a.asset, a.version, round(a.seconds::numeric, 3)::float as seconds,
        ) as reused
 from public.artifacts a
 where a.video_id = :id and a.superseded_at is null
+"""
+
+_LISTED = """
+select (select count(*) from public.url_intake where listed_in = :id) as listed, evidence->>'note' as note
+from (
+    select outcome, evidence from public.pipeline_history
+    where intake_id = :id and asset = 'raw_video' order by attempt_id desc limit 1
+) newest
+where outcome = 'listed'
 """
 
 _STATES = """

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     max_hours: float = Field(6.0, gt=0, le=1000, description="Longest video, in hours.")
     max_gigabytes: float = Field(20.0, gt=0, le=10_000, description="Largest video, in gigabytes.")
     tries: int = Field(MOST_TRIES, ge=1, le=100, description="Runs of a submission that may fail before it has failed.")
+    max_list: int = Field(100, ge=1, le=10_000, description="Videos that one list may become.")
     cache_gigabytes: float = Field(50.0, gt=0, le=1_000_000, description="What this machine keeps of a gs:// store.")
 
     video_budget: Annotated[Budget, NoDecode] = Field(Budget(), description="Model calls a video: cost=1,tokens=…")

@@ -48,6 +48,9 @@ def make(declared: Declared, context: dg.AssetExecutionContext, inputs: Mapping[
             return
         with _place(declared, context.resources.pools, tools, step):
             frame = _made(declared, step, tables, tools)
+        if frame is None:
+            yield dg.AssetObservation(declared.name, partition=step.video_id, metadata=step.measures)
+            return
         yield from _check(declared, frame, tables)
         yield dg.Output(Made(frame, step), data_version=dg.DataVersion(f"attempt-{step.attempt.attempt_id}"))
 
@@ -64,9 +67,12 @@ def _place(declared: Declared, pools: Pools, tools: Mapping[str, Any], step: Ste
         yield
 
 
-def _made(declared: Declared, step: Step, tables: Mapping[str, DataFrame], tools: Mapping[str, Any]) -> DataFrame:
+def _made(
+    declared: Declared, step: Step, tables: Mapping[str, DataFrame], tools: Mapping[str, Any]
+) -> DataFrame | None:
+    """The body's table; None where it ended the step without one."""
     with _cpu_measured(step):
-        frame: DataFrame = declared.body(**tables, **tools, **({"step": step} if declared.wants_step else {}))
+        frame: DataFrame | None = declared.body(**tables, **tools, **({"step": step} if declared.wants_step else {}))
     return frame
 
 

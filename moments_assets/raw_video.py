@@ -16,6 +16,7 @@ from moments_resources.guarded_ytdlp import printable
 from moments_resources.media.joining import join_streams
 from moments_resources.media.probe import VideoProbe, probe_video
 from moments_resources.media.tracks import embedded_captions
+from moments_resources.video_lists import ListFound
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _NOTES_LENGTH = 500  # characters: measures stay short, and a site's extractor may warn at every turn
 
 
-@video_asset(code_version="3", kinds={"ffmpeg", "python"}, pool="download")
+@video_asset(code_version="3", kinds={"ffmpeg", "python"}, pool="download", output_required=False)
 def raw_video(
     *,
     intake: Intake,
@@ -37,14 +38,18 @@ def raw_video(
     ffmpeg: FfmpegRunner,
     limits: Limits,
     step: Step,
-) -> DataFrame:
+) -> DataFrame | None:
     """The video as its site or its owner gave it, with its format and its own captions.
 
     Fetched once: a URL through yt-dlp, an uploaded file from the object store. Nothing is converted. What can't be
     worked on is refused here, so that no later asset meets it: no picture, cut off, too long, not a video at all.
+    An address that leads to several videos makes none: each of them becomes a submission of its own.
     """
     source = intake.source_of(step.video_id)
     fetched = _uploaded(source, store) if source.upload_key else _downloaded(source, downloader, step)
+    if isinstance(fetched, ListFound):
+        step.expand(fetched, step.request.intake_id or source.intake_id)
+        return None
     path = _one_file(fetched, ffmpeg)
     probe = probe_video(path, max_duration_ms=limits.max_duration_ms, max_bytes=limits.max_bytes)
     _show(step, probe, fetched)
@@ -57,7 +62,7 @@ def _uploaded(source: IntakeRow, store: ObjectStore) -> Fetched:
     return Fetched(path=path, title=source.name, channel=None, page_url=source.url, extractor="file")
 
 
-def _downloaded(source: IntakeRow, downloader: Downloader, step: Step) -> Fetched:
+def _downloaded(source: IntakeRow, downloader: Downloader, step: Step) -> Fetched | ListFound:
     def on_progress(done: int, total: int | None) -> None:
         step.progress(done / total if total else 0.0)
 

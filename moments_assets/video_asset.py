@@ -76,11 +76,13 @@ def video_asset(
     pool: str | None = None,
     options: Sequence[str] = (),
     checks: Sequence[Check] = (),
+    output_required: bool = True,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Declare an asset: partitioned by video, committed through the catalogue, retried where that can help.
 
     `options` names the fields of Options that the result depends on; the body sees those alone. With equal code
-    version, options, tools and inputs the current version is kept, unless the run says `force`.
+    version, options, tools and inputs the current version is kept, unless the run says `force`. `output_required` is
+    false for one whose body may end the step without a table; it has no checks, and what reads it is skipped then.
     """
 
     def declare(body: Callable[..., Any]) -> dg.AssetsDefinition:
@@ -100,6 +102,7 @@ def video_asset(
             kinds=kinds,
             owners=["team:moments"],
             metadata={"dagster/column_schema": column_schema(declared.name)},
+            output_required=output_required,
             check_specs=[_spec(check, declared.name) for check in checks],
         )
         def compute(context: dg.AssetExecutionContext, **tables: Any) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Fetches one video of a URL into a folder, with its captions and what its page says about it."""
+"""Fetches the video of a URL into a folder, with captions and what its page says about it; or says which it lists."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,12 +19,14 @@ from moments_resources.download_failures import download_failure
 from moments_resources.fetched import Captions, Fetched, Info, choose_captions, described, duration_ms
 from moments_resources.guarded_ytdlp import open_ytdlp, plain
 from moments_resources.sites import identify
+from moments_resources.video_lists import ListFound, as_in, entries_in, list_found
 
-__all__ = ["Captions", "Downloader", "Fetched", "Limits", "Progress", "identify"]
+__all__ = ["Captions", "Downloader", "Fetched", "Limits", "ListFound", "Progress", "identify"]
 
 Progress: TypeAlias = Callable[[int, int | None], None]  # bytes so far, bytes in all if they are known
 
 MAX_PAGES = 60  # requests until the video is found; YouTube takes about ten
+ENTRIES_A_PAGE = 10  # of a long list, at least; YouTube gives 30 and more
 MAX_CAPTION_BYTES = 16 * 1024 * 1024  # ten hours of automatic captions with word times have 6 MB
 _EXTENSION = re.compile("mp4|m4v|mov|webm|mkv|ogv|ogg|avi|flv|ts|mpg|wmv|3gp|m4a|mp3|opus|aac|wav|flac")
 
@@ -33,13 +36,14 @@ class Limits:
     """What one fetch may take.
 
     `max_bytes` counts what arrives, over all files. `max_duration_ms` holds against the page's own statement;
-    None: no limit. `max_seconds` ends a fetch whose server drips. A request is repeated `retries` times, after
-    `retry_wait_s`, twice that, and so on.
+    None: no limit. `max_seconds` ends a fetch whose server drips. Of a list, `max_list` entries are read. A request is
+    repeated `retries` times, after `retry_wait_s`, twice that, and so on.
     """
 
     max_bytes: int = 20 * 1024**3
     max_duration_ms: int | None = 12 * 3_600_000
     max_seconds: float = 4 * 3600.0
+    max_list: int = 100
     allow_private_hosts: bool = False
     timeout_s: float = 20.0
     retries: int = 3
@@ -53,12 +57,12 @@ class Downloader:
         self._limits = limits or Limits()
         self._is_allowed = is_allowed or policy(allow_private=self._limits.allow_private_hosts)
 
-    def fetch(self, url: str, folder: Path, *, on_progress: Progress | None = None) -> Fetched:
+    def fetch(self, url: str, folder: Path, *, on_progress: Progress | None = None) -> Fetched | ListFound:
         """Fetch the video of `url` into `folder` as `video.…`, and `audio.…` where the sound is apart.
 
-        What is asked for is `url` to the letter, its fragment aside; its normal form only names the page.
-        Nothing is left in `folder` when it fails. Raises SourceError (permanent), NetworkError and ResourceError
-        (transient).
+        Where `url` leads to several videos, nothing is fetched, and what they are is the answer. What is asked for
+        is `url` to the letter, its fragment aside; its normal form only names the page. Nothing is left in `folder`
+        when it fails. Raises SourceError (permanent), NetworkError and ResourceError (transient).
         """
         normal_url = parse_url(url)
         with (
@@ -80,6 +84,7 @@ class _Fetch:
         self._tell = on_progress
         self._ends_at = time.monotonic() + limits.max_seconds
         self._bytes_before = 0  # of the files that are complete
+        self._most_pages = MAX_PAGES
         self._resolving = True  # until it is known which files make the video
         self._caller_error: Exception | None = None
         self.session = open_ytdlp(
@@ -91,10 +96,12 @@ class _Fetch:
             check=self._check,
         )
 
-    def run(self, scratch: Path, folder: Path, normal_url: str) -> Fetched:
+    def run(self, scratch: Path, folder: Path, normal_url: str) -> Fetched | ListFound:
         with self._failures_of_ours():
-            info = self._video(self._url)
+            info = self._found()
         self._resolving = False
+        if isinstance(info, ListFound):
+            return info
         self._refuse_unfit(info)
         with self._failures_of_ours():
             paths = [self._save(track, scratch / name) for track, name in _tracks(info)]
@@ -116,25 +123,34 @@ class _Fetch:
                 error, url=self._url, refused=self._guard.refused, last_failure=self.session.last_failure
             ) from error
 
-    def _video(self, url: str) -> Info:
-        """The one video of a page; a list of one is that one."""
-        info = self.session.extract_info(url, download=False)
+    def _found(self) -> Info | ListFound:
+        """The one video of a page, or the list that it is; a list of one is that one."""
+        info = self.session.extract_info(self._url, download=False) or {}
         for _ in range(3):  # a list in a list in a list is nobody's video page
-            if info and info.get("_type", "video") == "video":
+            if info.get("_type", "video") == "video":
                 return dict(info)
-            entry = self._only_entry(info or {})
-            unresolved = str(entry.get("_type", "")).startswith("url")
-            info = self.session.extract_info(str(entry["url"]), download=False) if unresolved else entry
+            self._most_pages = MAX_PAGES + self._limits.max_list // ENTRIES_A_PAGE
+            # One more than is taken tells whether there are more: pages that nobody asks for are not fetched.
+            raw = list(islice(entries_in(self.session, info), self._limits.max_list + 1))
+            if len(raw) > 1:
+                return self._list(raw, info)
+            entry = self._only_entry(raw)
+            info = self.session.process_ie_result(entry, download=False, extra_info=as_in(info)) or {}
         raise SourceError(f"{public_url(self._url)} is a list of lists: submit the address of one video.")
 
-    def _only_entry(self, info: Info) -> Info:
-        entries = [entry for entry in info.get("entries") or () if entry]
-        count = info.get("playlist_count") or 0  # 0: the site does not say
-        if count > 1 or len(entries) > 1:
-            raise SourceError(f"This address is a list of {count or 'several'} videos: submit each of them.")
-        if not entries:
+    def _list(self, raw: list[Info | None], info: Info) -> ListFound:
+        found = list_found(self.session, raw, info, url=self._url, limit=self._limits.max_list)
+        if not found.entries:
+            raise SourceError(
+                f"{public_url(self._url)} is a list, and none of its entries has a web address of its own: "
+                "submit the videos themselves."
+            )
+        return found
+
+    def _only_entry(self, raw: list[Info | None]) -> Info:
+        if not any(raw):
             raise SourceError(f"{public_url(self._url)} is an empty list: submit the address of a video.")
-        return dict(entries[0])
+        return dict(raw[0] or {})
 
     def _refuse_unfit(self, info: Info) -> None:
         shown = public_url(self._url)
@@ -176,7 +192,7 @@ class _Fetch:
             raise
 
     def _check(self) -> None:
-        if self._resolving and self.session.requests > MAX_PAGES:
+        if self._resolving and self.session.requests > self._most_pages:
             raise SourceError(f"{public_url(self._url)} leads from page to page without end: submit the video's own.")
         if time.monotonic() > self._ends_at:
             seconds = round(self._limits.max_seconds)

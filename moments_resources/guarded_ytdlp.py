@@ -24,6 +24,7 @@ MAX_PAGE_BYTES = 16 * 1024 * 1024  # a watch page of YouTube has 1.5 MB; an endl
 # is preferred from 720 lines on; YouTube keeps those at 360, its better ones apart.
 _FORMAT = "b[height>=720]{ours}/bv{ours}+ba{ours}/b{ours}"
 _FORMAT_SORT = ["res:1080", "vcodec:h264", "acodec:aac"]
+LISTS = ("playlist", "multi_video")  # what yt-dlp calls a result with entries
 _PROTOCOLS = ("http", "https", "m3u8", "m3u8_native", "http_dash_segments")
 
 # These run PhantomJS when it is installed: a browser that goes round the guard.
@@ -100,8 +101,6 @@ _CLOSED: dict[str, Any] = {
     "color": "never",
     "cachedir": False,
     "noplaylist": True,
-    "extract_flat": "in_playlist",
-    "playlist_items": "1:2",  # one video is fetched, from two on the address is refused
     "allowed_extractors": ["default", *(f"-{name}.*" for name in _BROWSER_EXTRACTORS)],
     "writesubtitles": True,  # asks extractors for their lists of tracks; nothing is written
     "writeautomaticsub": True,
@@ -151,6 +150,12 @@ def _guarded_class() -> type:  # noqa: C901 - the sum of its methods; yt-dlp may
                 raise
             self.last_failure = None
             return self._keep(response)
+
+        def process_ie_result(self, ie_result: Any, download: bool = True, extra_info: Any = None) -> Any:
+            """A list stays as its extractor gave it: yt-dlp would read it to its end, and open what it names."""
+            if ie_result.get("_type") in LISTS:
+                return ie_result
+            return super().process_ie_result(ie_result, download=download, extra_info=extra_info)
 
         def save(self, track: Mapping[str, Any], target: Path) -> bool:
             """Fetch one format or caption track; True when it says that it is whole."""

@@ -114,6 +114,10 @@ class Intake:
         found = self._select("where i.video_id = :id order by i.intake_id desc limit 1", id=video_id)
         return found[0].options if found else {}
 
+    def listed_in(self, intake_id: int) -> list[IntakeRow]:
+        """The submissions that a list became, in its order."""
+        return self._select("where i.listed_in = :id order by i.intake_id", id=intake_id)
+
     def unregistered(self, limit: int) -> list[IntakeRow]:
         """Submissions that nobody has looked at, the oldest first.
 

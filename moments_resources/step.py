@@ -18,7 +18,9 @@ from moments_core.errors import CheckError, MomentsError, ServiceError, may_help
 from moments_core.options import Options
 from moments_resources.catalogue import Artifact, Catalogue, Draft, Recipe
 from moments_resources.history import Attempt
+from moments_resources.listing import submit_entries
 from moments_resources.store.locks import passing_lock, remove_unlocked
+from moments_resources.video_lists import ListFound
 
 T = TypeVar("T")
 
@@ -159,6 +161,15 @@ class Step:
     def reuse(self) -> None:
         """The current version is what this step would make."""
         self._history.close_reused(self.attempt)
+        self._has_ended = True
+
+    def expand(self, found: ListFound, listed_in: int) -> None:
+        """There are several videos instead of one: each becomes a submission, listed in `listed_in`; nothing is made.
+
+        Raises as `check_fence`, and SourceError for a list too deep in lists.
+        """
+        new = submit_entries(self._catalogue.database, self.attempt, listed_in, found)
+        self.measure(videos_listed=len(found.entries), new_submissions=new, note=found.note or "")
         self._has_ended = True
 
     def commit(self, rows: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str, object]] = ()) -> Artifact:

@@ -72,6 +72,7 @@ def _attempts_of(row: str) -> str:
            (array_agg(cause {first}) filter (where bad))[1] as cause,
            case when bool_and(try_again_at is not null) filter (where bad) then max(try_again_at) filter (where bad)
                 end as again,
+           coalesce(bool_or(outcome = 'listed'), false) as listed,
            count(*) filter (where outcome in ('completed', 'reused')) = {len(ASSET_TABLES)}
                or coalesce(bool_or(outcome = 'listed'), false) as done,
            max(ended_at) as ended_at
@@ -100,7 +101,7 @@ def _covered_by(row: str, depth: int) -> str:
     cross join lateral ({_attempts_of(e)}) {a}
     where case when {a}.running or {a}.again is not null then true
                when {a}.ended is not null then {a}.ended_at > {row}.submitted_at
-               when {a}.done then {a}.ended_at > {row}.submitted_at or not exists (
+               when {a}.done then {a}.ended_at > {row}.submitted_at or not {a}.listed and not exists (
                    select from public.artifacts
                    where video_id = {row}.video_id
                      and committed_at > {a}.ended_at and committed_at <= {row}.submitted_at)
@@ -121,7 +122,8 @@ def _first_of_those_that_wait(row: str) -> str:
 #: A submission without attempts of its own is a duplicate of an equal one (same video, same options) that
 #:   - runs or will be tried again; or failed after this one came in: they share that end; asked later, it is tried
 #:     again; or
-#:   - completed, and nothing of the video was made between its end and this submission: its result is the result; or
+#:   - completed, and nothing of the video was made between its end and this submission: its result is the result. Not
+#:     so a list, which may have grown; or
 #:   - waits, and came first.
 INTAKE_STATE = f"""
 create view public.intake_state as

@@ -72,6 +72,14 @@ def test_a_wrong_value_is_named_with_its_variable(monkeypatch: pytest.MonkeyPatc
         load_settings()
 
 
+@pytest.mark.parametrize("count", ["0", "10001", "all"])
+def test_a_list_has_a_limit(count: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().max_list == 100
+    monkeypatch.setenv("MOMENTS_MAX_LIST", count)
+    with pytest.raises(SettingsError, match="MOMENTS_MAX_LIST"):
+        load_settings()
+
+
 def test_the_store_lies_in_the_state_folder_whatever_its_name(tmp_path: Path) -> None:
     store = open_store(Settings(home=tmp_path / "100% é #1"))
     assert isinstance(store, FileStore)

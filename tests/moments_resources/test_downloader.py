@@ -376,13 +376,6 @@ def test_a_page_without_a_video_says_so(site: _Site, tmp_path: Path) -> None:
     assert "holds no video" in str(_failure(site.url("/sign-in-private-drm"), tmp_path, SourceError))
 
 
-def test_a_page_with_two_videos_is_a_list(site: _Site, tmp_path: Path) -> None:
-    site.routes["/talks"] = _html('<video src="/a.mp4"></video><video src="/b.mp4"></video>')
-    error = _failure(site.url("/talks"), tmp_path, SourceError)
-    assert str(error) == "This address is a list of 2 videos: submit each of them."
-    assert site.asked == ["/talks"]
-
-
 def test_a_redirect_in_a_circle_ends(site: _Site, tmp_path: Path) -> None:
     site.routes["/a"] = _answer(302, Location="/a")
     assert "circle" in str(_failure(site.url("/a"), tmp_path, SourceError))

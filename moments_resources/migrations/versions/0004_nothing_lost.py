@@ -203,6 +203,7 @@ cross join lateral (
            (array_agg(cause order by (try_again_at is null) desc, attempt_id desc) filter (where bad))[1] as cause,
            case when bool_and(try_again_at is not null) filter (where bad) then max(try_again_at) filter (where bad)
                 end as again,
+           coalesce(bool_or(outcome = 'listed'), false) as listed,
            count(*) filter (where outcome in ('completed', 'reused')) = 8
                or coalesce(bool_or(outcome = 'listed'), false) as done,
            max(ended_at) as ended_at
@@ -234,6 +235,7 @@ cross join lateral (
            (array_agg(cause order by (try_again_at is null) desc, attempt_id desc) filter (where bad))[1] as cause,
            case when bool_and(try_again_at is not null) filter (where bad) then max(try_again_at) filter (where bad)
                 end as again,
+           coalesce(bool_or(outcome = 'listed'), false) as listed,
            count(*) filter (where outcome in ('completed', 'reused')) = 8
                or coalesce(bool_or(outcome = 'listed'), false) as done,
            max(ended_at) as ended_at
@@ -249,7 +251,7 @@ cross join lateral (
     ) newest) a1
     where case when a1.running or a1.again is not null then true
                when a1.ended is not null then a1.ended_at > i.submitted_at
-               when a1.done then a1.ended_at > i.submitted_at or not exists (
+               when a1.done then a1.ended_at > i.submitted_at or not a1.listed and not exists (
                    select from public.artifacts
                    where video_id = i.video_id
                      and committed_at > a1.ended_at and committed_at <= i.submitted_at)
@@ -273,6 +275,7 @@ cross join lateral (
            (array_agg(cause order by (try_again_at is null) desc, attempt_id desc) filter (where bad))[1] as cause,
            case when bool_and(try_again_at is not null) filter (where bad) then max(try_again_at) filter (where bad)
                 end as again,
+           coalesce(bool_or(outcome = 'listed'), false) as listed,
            count(*) filter (where outcome in ('completed', 'reused')) = 8
                or coalesce(bool_or(outcome = 'listed'), false) as done,
            max(ended_at) as ended_at
@@ -288,7 +291,7 @@ cross join lateral (
     ) newest) a2
     where case when a2.running or a2.again is not null then true
                when a2.ended is not null then a2.ended_at > e.submitted_at
-               when a2.done then a2.ended_at > e.submitted_at or not exists (
+               when a2.done then a2.ended_at > e.submitted_at or not a2.listed and not exists (
                    select from public.artifacts
                    where video_id = e.video_id
                      and committed_at > a2.ended_at and committed_at <= e.submitted_at)
