@@ -31,14 +31,15 @@ def run(workspace: Path | None) -> None:
         lakehouse = up(load_settings())
         with group_folder() as name:
             folder = Path(name)
-            others = () if workspace else (code_server(folder),)
-            supervisor = supervisor_of(
-                lakehouse, folder, daemon=dagster_daemon(workspace or own_workspace(folder)), others=others
-            )
+            if workspace:
+                supervisor = supervisor_of(lakehouse, folder, daemon=dagster_daemon(workspace))
+            else:
+                daemon = dagster_daemon(own_workspace(folder), after=code_socket(folder))
+                supervisor = supervisor_of(lakehouse, folder, daemon=daemon, others=[code_server(folder)])
             supervisor.run(lambda: set_pools(lakehouse))
 
 
-def supervisor_of(lakehouse: Lakehouse, folder: Path, *, daemon: Program, others: Sequence[Program]) -> Supervisor:
+def supervisor_of(lakehouse: Lakehouse, folder: Path, *, daemon: Program, others: Sequence[Program] = ()) -> Supervisor:
     return Supervisor(lakehouse, ProcessGroup(folder), daemon=daemon, others=others, hooks=daemon_hooks(lakehouse))
 
 
@@ -47,8 +48,8 @@ def daemon_hooks(lakehouse: Lakehouse) -> tuple[Hook, ...]:  # noqa: ARG001
     return ()
 
 
-def dagster_daemon(workspace: Path) -> Program:
-    return Program("Dagster daemon", "dagster._daemon", ["run", "-w", str(workspace)])
+def dagster_daemon(workspace: Path, *, after: Path | None = None) -> Program:
+    return Program("Dagster daemon", "dagster._daemon", ["run", "-w", str(workspace)], after=after)
 
 
 def code_server(folder: Path) -> Program:
@@ -57,14 +58,22 @@ def code_server(folder: Path) -> Program:
     On a socket in a private folder: it starts any code that it is asked for, and a port would let any user ask. Asked
     by SIGTERM, it takes no new run and ends with its last one.
     """
-    arguments = ["api", "grpc", "--python-module", "moments.definitions", "--socket", str(_socket(folder))]
-    more = ["--location-name", _LOCATION, "--log-level", "warning"]
-    return Program("code server", "dagster", [*arguments, *more], asking=signal.SIGTERM)
+    served = [
+        "--module-name",
+        "moments.definitions",
+        "--location-name",
+        _LOCATION,
+        "--socket",
+        str(code_socket(folder)),
+    ]
+    # Lazily: definitions that can't be loaded are an error to read in the UI, not the end of the server.
+    how = ["--lazy-load-user-code", "--log-level", "warning"]
+    return Program("code server", "dagster", ["api", "grpc", *served, *how], asking=signal.SIGTERM)
 
 
 def own_workspace(folder: Path) -> Path:
     """The workspace file that leads to our own code server."""
-    server = {"socket": str(_socket(folder)), "location_name": _LOCATION}
+    server = {"socket": str(code_socket(folder)), "location_name": _LOCATION}
     file = folder / "workspace.yaml"
     file.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))  # JSON is YAML
     return file
@@ -84,5 +93,6 @@ def set_pools(lakehouse: Lakehouse) -> None:
         apply_pools(instance, lakehouse.settings)
 
 
-def _socket(folder: Path) -> Path:
+def code_socket(folder: Path) -> Path:
+    """Where our own code server listens; there once it has loaded the definitions."""
     return folder / "code.sock"

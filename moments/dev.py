@@ -8,7 +8,15 @@ from pathlib import Path
 
 import click
 
-from moments.daemon import code_server, dagster_daemon, group_folder, own_workspace, set_pools, supervisor_of
+from moments.daemon import (
+    code_server,
+    code_socket,
+    dagster_daemon,
+    group_folder,
+    own_workspace,
+    set_pools,
+    supervisor_of,
+)
 from moments.services import Lakehouse, up
 from moments.settings import load_settings
 from moments.supervisor import Program, answer_signals
@@ -22,15 +30,17 @@ def run(port: int) -> None:
         lakehouse = up(load_settings())
         with group_folder() as name:
             folder = Path(name)
-            workspace = own_workspace(folder)
-            others = (code_server(folder), webserver(port, workspace))
-            supervisor_of(lakehouse, folder, daemon=dagster_daemon(workspace), others=others).run(
-                lambda: _prepare(lakehouse, port)
+            workspace, ready = own_workspace(folder), code_socket(folder)
+            ui = webserver(port, workspace, after=ready)
+            supervisor = supervisor_of(
+                lakehouse, folder, daemon=dagster_daemon(workspace, after=ready), others=[code_server(folder), ui]
             )
+            supervisor.run(lambda: _prepare(lakehouse, port))
 
 
-def webserver(port: int, workspace: Path) -> Program:
-    return Program("Dagster UI", "dagster_webserver", ["-h", "127.0.0.1", "-p", str(port), "-w", str(workspace)])
+def webserver(port: int, workspace: Path, *, after: Path) -> Program:
+    arguments = ["-h", "127.0.0.1", "-p", str(port), "-w", str(workspace)]
+    return Program("Dagster UI", "dagster_webserver", arguments, after=after)
 
 
 def _prepare(lakehouse: Lakehouse, port: int) -> None:

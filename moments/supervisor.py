@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -43,12 +44,16 @@ Hook = Callable[[], None]
 
 @dataclass(frozen=True)
 class Program:
-    """What a child is: its name for people, a module with its arguments, and the signal that asks it to end."""
+    """What a child is: its name for people, a module with its arguments, and the signal that asks it to end.
+
+    `after` is a path that must exist before it is started: daemon and UI say pages when they find no code server.
+    """
 
     name: str
     module: str
     arguments: Sequence[str]
     asking: signal.Signals = signal.SIGINT
+    after: Path | None = None
 
 
 class Child:
@@ -66,7 +71,7 @@ class Child:
         """Start it if it is due; notice its end."""
         if self.process is not None and (status := self.process.poll()) is not None:
             self._note_end(status)
-        if self.process is None and time.monotonic() >= self._due:
+        if self.process is None and self._is_due():
             self.process = self._group.start([sys.executable, "-m", self.program.module, *self.program.arguments])
             self._started = time.monotonic()
 
@@ -78,6 +83,10 @@ class Child:
 
     def start_in(self, seconds: float) -> None:
         self._due = time.monotonic() + seconds
+
+    def _is_due(self) -> bool:
+        after = self.program.after
+        return time.monotonic() >= self._due and (after is None or after.exists())
 
     def _note_end(self, status: int) -> None:
         self.process = None
