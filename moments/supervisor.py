@@ -37,7 +37,7 @@ _HANDOVER_SECONDS = 2.0
 
 #: A daemon behind a network that went away is gone after this, twice (a hook, the look at the lock), and the time
 #: between two looks: before the server's keepalives give its lock to another one (docs/operations.md: 60 s).
-_ANSWER_SECONDS = 15.0
+_ANSWER_SECONDS = 10.0
 
 Hook = Callable[[], None]
 
