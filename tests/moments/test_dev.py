@@ -89,14 +89,14 @@ def _tiny_video(folder: Path) -> Path:
 
 
 class _SlowSite(ThreadingHTTPServer):
-    """One video under any name; a fetch does not end before it is `released`."""
+    """One video, as /first.mp4 and /second.mp4; a fetch does not end before its name is `released`."""
 
     daemon_threads = True
 
     def __init__(self, video: bytes) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.video = video
-        self.released = threading.Event()
+        self.released = {"/first.mp4": threading.Event(), "/second.mp4": threading.Event()}
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/{name}.mp4"
@@ -116,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         video, at = self.server.video, len(self.server.video) // 2
         with suppress(ConnectionError):
             self.wfile.write(video[:at])
-            while not self.server.released.wait(0.5):
+            while not self.server.released[self.path].wait(0.5):
                 self.wfile.write(video[at : at + 1])
                 at += 1
             self.wfile.write(video[at:])
@@ -131,7 +131,8 @@ def site(lakehouse: Lakehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with _SlowSite(_tiny_video(tmp_path).read_bytes()) as site:
         threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         yield site
-        site.released.set()
+        for released in site.released.values():
+            released.set()
         site.shutdown()
 
 
@@ -189,12 +190,23 @@ def test_runs_outlive_their_code_server_and_nothing_outlives_the_supervisor(
     # Another one is there, daemon and UI have found it, and the sensor starts runs again.
     second = lakehouse.intake.submit(site.url("second"), Options(), submitted_by="test").intake_id
     other = _until(lambda: attempt(second, "running"))
-    site.released.set()
+    site.released["/first.mp4"].set()
     assert _until(lambda: attempt(first, "completed")) == worker
 
-    family = [*_family(dev.pid), psutil.Process(worker), psutil.Process(other)]
+    family = [*_family(dev.pid), psutil.Process(other)]
     _until(lambda: _code_server(dev)).kill()
     dev.kill()
     dev.wait()
     _, alive = psutil.wait_procs(family, timeout=30)
     assert alive == []
+
+
+def test_a_port_that_is_taken_is_said_in_a_sentence(
+    lakehouse: Lakehouse, moments_command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = moments_command("dev", "--port", str(port))
+    assert refused.returncode == 2
+    reason = "Address already in use"
+    assert refused.stderr == f"moments: Port {port} can't be used ({reason}): name another one by --port.\n"
