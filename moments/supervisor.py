@@ -189,7 +189,7 @@ class Supervisor:
                 hook()
             except MomentsError as error:
                 tell(str(error))
-            except SQLAlchemyError as error:
+            except _database_errors() as error:
                 tell(_database_fault(error))
 
     def _end(self) -> None:
@@ -222,9 +222,15 @@ def tell(sentence: str) -> None:
     click.echo(f"moments: {sentence}", err=True)
 
 
-def _database_fault(error: SQLAlchemyError) -> str:
+def _database_errors() -> tuple[type[Exception], ...]:
+    from dagster_postgres.utils import DagsterPostgresException  # in place of the last error, after several tries
+
+    return SQLAlchemyError, DagsterPostgresException
+
+
+def _database_fault(error: Exception) -> str:
     named = named_fault(error) if isinstance(error, DBAPIError) else None
-    return str(named or ServiceError(f"A look at the database failed ({type(error).__name__}); it is repeated."))
+    return str(named) if named else f"A look at the database failed ({type(error).__name__}); it is repeated."
 
 
 def _shown(status: int) -> str:

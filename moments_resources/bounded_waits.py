@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import select
 import time
-from functools import partial
 
 from psycopg2 import OperationalError
 from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE, connection, set_wait_callback
 
 _EVENTS = {POLL_READ: select.POLLIN, POLL_WRITE: select.POLLOUT}
+_AGAIN_SECONDS = 1.0
 
 
 def bound_waits(seconds: float) -> None:
@@ -19,14 +19,22 @@ def bound_waits(seconds: float) -> None:
     the process for as long as it likes, and Ctrl-C is not answered meanwhile. A wait that is given up is an
     OperationalError, and its connection is closed. Meant for a process that watches over others; it can't be undone.
     """
-    set_wait_callback(partial(_wait, seconds))
+    set_wait_callback(_Patience(seconds).wait)
 
 
-def _wait(seconds: float, waiting: connection) -> None:
-    deadline = time.monotonic() + seconds
-    while (state := waiting.poll()) != POLL_OK:
-        remaining_ms = 1000 * (deadline - time.monotonic())
-        poller = select.poll()
-        poller.register(waiting.fileno(), _EVENTS[state])
-        if remaining_ms <= 0 or not poller.poll(remaining_ms):
-            raise OperationalError(f"no answer within {seconds:.0f} s")
+class _Patience:
+    """Short after it was lost, until there is an answer: Dagster's storage tries each statement six times."""
+
+    def __init__(self, seconds: float) -> None:
+        self._whole = self._now = seconds
+
+    def wait(self, waiting: connection) -> None:
+        deadline = time.monotonic() + self._now
+        while (state := waiting.poll()) != POLL_OK:
+            remaining_ms = 1000 * (deadline - time.monotonic())
+            poller = select.poll()
+            poller.register(waiting.fileno(), _EVENTS[state])
+            if remaining_ms <= 0 or not poller.poll(remaining_ms):
+                self._now = min(_AGAIN_SECONDS, self._whole)
+                raise OperationalError(f"no answer within {self._whole:.0f} s")
+        self._now = self._whole
