@@ -23,7 +23,10 @@ def bound_waits(seconds: float) -> None:
 
 
 class _Patience:
-    """Short after it was lost, until there is an answer: Dagster's storage tries each statement six times."""
+    """Short after it was lost, then twice as long each time: Dagster's storage tries each statement six times.
+
+    It does not stay short, or a machine that is too busy to log in within a second would never come back.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._whole = self._now = seconds
@@ -35,6 +38,7 @@ class _Patience:
             poller = select.poll()
             poller.register(waiting.fileno(), _EVENTS[state])
             if remaining_ms <= 0 or not poller.poll(remaining_ms):
-                self._now = min(_AGAIN_SECONDS, self._whole)
+                lost = self._now >= self._whole
+                self._now = min(_AGAIN_SECONDS if lost else 2 * self._now, self._whole)
                 raise OperationalError(f"no answer within {self._whole:.0f} s")
         self._now = self._whole
