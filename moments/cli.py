@@ -10,6 +10,7 @@ import io
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -305,8 +306,25 @@ def dev(port: int) -> None:
     """
     from moments.dev import run
 
-    with lakehouse_in_use() as lakehouse:
-        sys.exit(run(lakehouse, port))
+    with errors_shown():
+        run(port)
+
+
+@main.command()
+@click.option(
+    "--workspace",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Dagster workspace file that names a code server; by default one is started.",
+)
+def daemon(workspace: Path | None) -> None:
+    """Start the services and the one daemon, without the UI.
+
+    Ctrl-C and SIGTERM stop it. Exit status: 0 asked to stop, 1 failed, 2 another daemon is at work.
+    """
+    from moments.daemon import run
+
+    with errors_shown():
+        run(workspace)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from moments_resources.models.registry import Models
 
-DAEMON_LOCK = "daemon"  # held by `moments dev`: two daemons on one instance launched one run twice
+#: Held by the supervisor of `moments daemon` and `moments dev`: two daemons on one instance launched one run twice.
+DAEMON_LOCK = "daemon"
 
 _POOLS_LOCK = "pools"
 
@@ -74,12 +75,17 @@ def connect(settings: Settings) -> Lakehouse:
 def up(settings: Settings) -> Lakehouse:
     """Start what is embedded, bring the schema up to date, and tell Dagster where it lives. Safe to call again."""
     make_folder(settings.state)
-    if settings.database_url is None:
-        EmbeddedPostgres(settings.state).ensure_running()
+    ensure_server(settings)
     lakehouse = connect(settings)
     lakehouse.database.migrate()
     prepare_dagster(settings)
     return lakehouse
+
+
+def ensure_server(settings: Settings) -> None:
+    """Start the embedded server where it is down. A server behind a URL is left alone."""
+    if settings.database_url is None:
+        EmbeddedPostgres(settings.state).ensure_running()
 
 
 def is_up(settings: Settings) -> bool:

@@ -120,7 +120,8 @@ class Database:
             finally:
                 # The server gives the locks of a closed connection back when it notices; the next need not wait.
                 with suppress(DBAPIError):  # a connection that is gone has no locks
-                    connection.execute(text("select pg_advisory_unlock_all()"))
+                    if not connection.invalidated:
+                        connection.execute(text("select pg_advisory_unlock_all()"))
                 connection.invalidate()
                 connection.close()
 

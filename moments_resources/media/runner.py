@@ -6,7 +6,6 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moments_core.errors import MediaError, MomentsError, ResourceError, TransientError
+from moments_resources.processes import dying_with_parent
 
 ProgressCallback = Callable[[int], None]
 """Called with the milliseconds of output so far, in the caller's thread; what it raises ends ffmpeg."""
@@ -23,15 +23,6 @@ _STDERR_BYTES = 64 * 1024
 
 # What a command may print on stdout where nobody consumes it on the way (captions of hours: under 2 MB).
 _STDOUT_BYTES = 32 * 1024 * 1024
-
-# A step that was killed with -9 left its ffmpeg alive (ppid 1). The kernel kills it with us if it asks for that
-# itself, before it becomes ffmpeg. Not `preexec_fn`: that needs fork(), whose handlers hang in a process with gRPC
-# threads; this way Python uses vfork(). The parent is compared because it may have died in between.
-_LAUNCHER = (
-    "import ctypes, os, signal, sys\n"
-    "ctypes.CDLL(None).prctl(1, signal.SIGKILL)\n"
-    "if os.getppid() == int(sys.argv[1]): os.execv(sys.argv[2], sys.argv[2:])\n"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +116,7 @@ class _Child:
         self.progress, progress_end = os.pipe()
         try:
             self._process = subprocess.Popen(  # noqa: S603 - a list of arguments that we built, no shell
-                _dying_with_parent(_reporting(command, progress_end)),
+                dying_with_parent(_reporting(command, progress_end)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -236,9 +227,3 @@ def _pump(sinks: dict[int, Callable[[bytes], None]], *, deadline: float, timeout
 
 def _reporting(command: list[str], descriptor: int) -> list[str]:
     return [command[0], "-nostats", "-stats_period", "0.5", "-progress", f"pipe:{descriptor}", *command[1:]]
-
-
-def _dying_with_parent(command: list[str]) -> list[str]:
-    if sys.platform != "linux":
-        return command
-    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]

@@ -84,14 +84,17 @@ def installation(server: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         _lay_out(folder, port)
         subprocess.run(commands()["migrate"], env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         code = [port if word == "4000" else "127.0.0.1" if word == "0.0.0.0" else word for word in commands()["code"]]  # noqa: S104
-        daemon = [word.replace("/srv/moments", str(folder)) for word in commands()["daemon"]]
         yield Installation(
             folder,
             environment,
             code=stack.enter_context(_running([str(word) for word in code], folder, environment)),
-            daemon=stack.enter_context(_running(daemon, folder, environment)),
+            daemon=stack.enter_context(_running(_daemon_command(folder), folder, environment)),
             port=port,
         )
+
+
+def _daemon_command(folder: Path) -> list[str]:
+    return [word.replace("/srv/moments", str(folder)) for word in commands()["daemon"]]
 
 
 def _environment(folder: Path, url: str) -> dict[str, str]:
@@ -116,7 +119,6 @@ def _lay_out(folder: Path, port: int) -> None:
     """The folder /srv/moments of the image, with the code server's name and port on this machine."""
     (folder / "dagster").mkdir()
     shutil.copy(DEPLOY / "dagster.yaml", folder / "dagster")
-    shutil.copy(DEPLOY / "daemon.py", folder)
     workspace = (DEPLOY / "workspace.yaml").read_text()
     assert workspace.count("host: code\n") == workspace.count("port: 4000\n") == 1
     moved = workspace.replace("host: code\n", "host: 127.0.0.1\n").replace("port: 4000\n", f"port: {port}\n")
@@ -212,7 +214,7 @@ def test_a_video_goes_through_and_the_daemon_has_set_the_pools(installation: Ins
 
 
 def test_a_second_daemon_is_refused(installation: Installation, video_id: str) -> None:
-    second = installation.run(sys.executable, "daemon.py")
+    second = installation.run(*_daemon_command(installation.folder))
     assert second.returncode == 2
     assert second.stderr.strip().endswith("A daemon runs on this lakehouse already: one is enough, stop it first.")
 
@@ -271,15 +273,33 @@ def test_asked_to_stop_daemon_and_code_server_end_well(installation: Installatio
     assert alive == []
 
 
-def test_a_daemon_that_lost_its_lock_ends(installation: Installation, video_id: str) -> None:
-    """As when PostgreSQL is started anew: another daemon could have the lock by then."""
+def test_a_daemon_whose_connection_was_ended_takes_its_lock_again(installation: Installation, video_id: str) -> None:
+    """As when PostgreSQL is started anew."""
     holders = (
         "from pg_locks where locktype = 'advisory' and granted"
         " and database = (select oid from pg_database where datname = current_database())"
     )
-    with _running([sys.executable, "daemon.py"], installation.folder, installation.environment) as daemon:
+    log = installation.folder / "output.log"
+    told = log.read_text().count("Dagster daemon ended")
+    with _running(_daemon_command(installation.folder), installation.folder, installation.environment) as daemon:
+
+        def dagster_daemons() -> list[psutil.Process]:
+            return [one for one in _family(daemon.pid) if "dagster._daemon" in _words(one)]
+
+        (first,) = _until(dagster_daemons, installation)
         # Its lock stays; those of its start (tables, pools) are held for a moment.
-        _until(lambda: _family(daemon.pid) and installation.rows(f"select pid {holders}"), installation)
         installation.rows(f"select pg_terminate_backend(pid) {holders}")
-        assert daemon.wait(timeout=PATIENCE_SECONDS) == 1
-        assert "The daemon's lock is gone" in (installation.folder / "output.log").read_text()
+        (second,) = _until(lambda: [one for one in dagster_daemons() if one != first], installation)
+        assert not first.is_running()
+        assert "the daemon's lock is held: the daemon starts again." in log.read_text()
+        assert log.read_text().count("Dagster daemon ended") == told
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(timeout=60) == 0
+        assert not second.is_running()
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []

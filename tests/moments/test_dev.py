@@ -1,4 +1,7 @@
-"""`moments dev`: a row that comes in by SQL is taken through by sensor, daemon and run; then everything stops."""
+"""`moments dev`: a row that comes in by SQL is taken through by sensor, daemon and run; then everything stops.
+
+And what happens when its code server and its supervisor are killed while runs are at work.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +47,8 @@ def dev(lakehouse: Lakehouse, port: int, tmp_path: Path) -> Iterator[subprocess.
         )
         yield process
     for one in [*_family(process.pid), process]:
-        one.kill()
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
     process.wait()
 
 
@@ -81,6 +88,62 @@ def _tiny_video(folder: Path) -> Path:
     return target
 
 
+class _SlowSite(ThreadingHTTPServer):
+    """One video, as /first.mp4 and /second.mp4; a fetch does not end before its name is `released`."""
+
+    daemon_threads = True
+
+    def __init__(self, video: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.video = video
+        self.released = {"/first.mp4": threading.Event(), "/second.mp4": threading.Event()}
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/{name}.mp4"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _SlowSite
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "video/mp4")
+        self.send_header("Content-Length", str(len(self.server.video)))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        video, at = self.server.video, len(self.server.video) // 2
+        with suppress(ConnectionError):
+            self.wfile.write(video[:at])
+            while not self.server.released[self.path].wait(0.5):
+                self.wfile.write(video[at : at + 1])
+                at += 1
+            self.wfile.write(video[at:])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site(lakehouse: Lakehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_SlowSite]:
+    monkeypatch.setenv("MOMENTS_ALLOW_PRIVATE_HOSTS", "1")
+    with _SlowSite(_tiny_video(tmp_path).read_bytes()) as site:
+        threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        yield site
+        for released in site.released.values():
+            released.set()
+        site.shutdown()
+
+
+def _code_server(dev: subprocess.Popen[bytes]) -> psutil.Process | None:
+    for one in _family(dev.pid):
+        with suppress(psutil.NoSuchProcess):  # a zombie is one, too
+            if {"api", "grpc", "--socket"} <= set(one.cmdline()):
+                return one
+    return None
+
+
 def test_a_row_by_sql_is_processed_and_ctrl_c_leaves_nothing_running(
     lakehouse: Lakehouse, dev: subprocess.Popen[bytes], port: int, tmp_path: Path, run_moments: Callable[..., Any]
 ) -> None:
@@ -108,3 +171,42 @@ def test_a_row_by_sql_is_processed_and_ctrl_c_leaves_nothing_running(
     assert dev.wait(timeout=60) == 0
     _, alive = psutil.wait_procs(family, timeout=30)
     assert alive == []
+
+
+def test_runs_outlive_their_code_server_and_nothing_outlives_the_supervisor(
+    lakehouse: Lakehouse, site: _SlowSite, dev: subprocess.Popen[bytes]
+) -> None:
+    results = Results(lakehouse)
+
+    def attempt(intake_id: int, outcome: str) -> Any:
+        query = "select pid from pipeline_history where intake_id = :id and outcome = :outcome order by started_at"
+        rows = results.rows(query, id=intake_id, outcome=outcome)
+        return rows and rows[0]["pid"]
+
+    first = lakehouse.intake.submit(site.url("first"), Options(), submitted_by="test").intake_id
+    worker = _until(lambda: attempt(first, "running"))
+    killed = _until(lambda: _code_server(dev))
+    killed.kill()
+    # Another one is there, daemon and UI have found it, and the sensor starts runs again.
+    second = lakehouse.intake.submit(site.url("second"), Options(), submitted_by="test").intake_id
+    other = _until(lambda: attempt(second, "running"))
+    site.released["/first.mp4"].set()
+    assert _until(lambda: attempt(first, "completed")) == worker
+
+    family = [*_family(dev.pid), psutil.Process(other)]
+    _until(lambda: _code_server(dev)).kill()
+    dev.kill()
+    dev.wait()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert alive == []
+
+
+def test_a_port_that_is_taken_is_said_in_a_sentence(
+    lakehouse: Lakehouse, moments_command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = moments_command("dev", "--port", str(port))
+    assert refused.returncode == 2
+    reason = "Address already in use"
+    assert refused.stderr == f"moments: Port {port} can't be used ({reason}): name another one by --port.\n"

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from moments_core.errors import MomentsError, ResourceError, ServiceError, SettingsError
-from moments_resources.database import Database, checked_url, dagster_url
+from moments_resources.database import Database, checked_url, dagster_url, try_lock
 
 Sql = Callable[..., list[dict[str, Any]]]
 
@@ -250,3 +250,16 @@ def _end_sessions(database: Database) -> None:
                 " where datname = current_database() and pid <> pg_backend_pid()"
             )
         )
+
+
+def test_a_lock_whose_connection_was_ended_is_told_as_a_server_that_is_away(database: Database) -> None:
+    def use() -> None:
+        with database.own_connection() as connection:
+            assert try_lock(connection, "one")
+            pid = connection.scalar(text("select pg_backend_pid()"))
+            with database.begin() as other:
+                other.execute(text("select pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+            connection.execute(text("select 1"))
+
+    with pytest.raises(ServiceError):
+        use()

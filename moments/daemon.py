@@ -1,0 +1,98 @@
+"""`moments daemon`: Dagster's daemon, one an installation, with all that watches over the work."""
+
+from __future__ import annotations
+
+import json
+import signal
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from moments.process_group import ProcessGroup
+from moments.services import Lakehouse, apply_pools, up
+from moments.settings import load_settings
+from moments.supervisor import Hook, Program, Supervisor, answer_signals
+
+_LOCATION = "moments"  # as in workspace.yaml: Dagster keeps the state of a sensor under it
+
+# A socket's address may have 107 bytes; TMPDIR is the user's and may be long.
+_LONGEST_FOLDER = 60
+_SHORT_FOLDER = "/tmp"  # noqa: S108 - the folder inside is made for us alone, under a name that nobody can foresee
+
+
+def run(workspace: Path | None) -> None:
+    """Work until asked to stop. Raises as `Supervisor.run`, and SettingsError for wrong settings.
+
+    With `workspace` the code server is somebody else's; without it, one of our own is started.
+    """
+    answer_signals()
+    with suppress(KeyboardInterrupt):
+        lakehouse = up(load_settings())
+        with group_folder() as name:
+            folder = Path(name)
+            if workspace:
+                supervisor = supervisor_of(lakehouse, folder, daemon=dagster_daemon(workspace))
+            else:
+                daemon = dagster_daemon(own_workspace(folder), after=code_socket(folder))
+                supervisor = supervisor_of(lakehouse, folder, daemon=daemon, others=[code_server(folder)])
+            supervisor.run(lambda: set_pools(lakehouse))
+
+
+def supervisor_of(lakehouse: Lakehouse, folder: Path, *, daemon: Program, others: Sequence[Program] = ()) -> Supervisor:
+    return Supervisor(lakehouse, ProcessGroup(folder), daemon=daemon, others=others, hooks=daemon_hooks(lakehouse))
+
+
+def daemon_hooks(lakehouse: Lakehouse) -> tuple[Hook, ...]:  # noqa: ARG001
+    """What the one daemon does every five seconds beside Dagster's own: short, and right to do twice."""
+    return ()
+
+
+def dagster_daemon(workspace: Path, *, after: Path | None = None) -> Program:
+    return Program("Dagster daemon", "dagster._daemon", ["run", "-w", str(workspace)], after=after)
+
+
+def code_server(folder: Path) -> Program:
+    """The process that evaluates sensors and starts runs, for daemon and UI alike.
+
+    On a socket in a private folder: it starts any code that it is asked for, and a port would let any user ask. Asked
+    by SIGTERM, it takes no new run and ends with its last one.
+    """
+    served = [
+        "--module-name",
+        "moments.definitions",
+        "--location-name",
+        _LOCATION,
+        "--socket",
+        str(code_socket(folder)),
+    ]
+    # Lazily: definitions that can't be loaded are an error to read in the UI, not the end of the server.
+    how = ["--lazy-load-user-code", "--log-level", "warning"]
+    return Program("code server", "dagster", ["api", "grpc", *served, *how], asking=signal.SIGTERM)
+
+
+def own_workspace(folder: Path) -> Path:
+    """The workspace file that leads to our own code server."""
+    server = {"socket": str(code_socket(folder)), "location_name": _LOCATION}
+    file = folder / "workspace.yaml"
+    file.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))  # JSON is YAML
+    return file
+
+
+def group_folder() -> tempfile.TemporaryDirectory[str]:
+    """A private folder with a short name, gone at the end of its block."""
+    base = tempfile.gettempdir()
+    short = base if len(base) <= _LONGEST_FOLDER else _SHORT_FOLDER
+    return tempfile.TemporaryDirectory(prefix="moments-", dir=short, ignore_cleanup_errors=True)
+
+
+def set_pools(lakehouse: Lakehouse) -> None:
+    from dagster import DagsterInstance
+
+    with DagsterInstance.get() as instance:
+        apply_pools(instance, lakehouse.settings)
+
+
+def code_socket(folder: Path) -> Path:
+    """Where our own code server listens; there once it has loaded the definitions."""
+    return folder / "code.sock"
