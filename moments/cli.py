@@ -274,6 +274,28 @@ def doctor(as_json: bool) -> None:
 
 
 @main.command()
+@json_option
+@click.option("--alert-test", is_flag=True, help="Send a test alert to the webhook instead.")
+def health(as_json: bool, alert_test: bool) -> None:
+    """Say how the installation is, and what to do where it is not well.
+
+    Daemon, queue, leases, slots, failures, disk. Starts nothing: made to be called from outside, e.g. by cron.
+    """
+    from moments.health_command import examine, print_health, send_test
+    from moments.printing import print_json, print_text
+    from moments.settings import load_settings
+
+    with errors_shown():
+        if alert_test:
+            answer = send_test(load_settings())
+            print_json({"answer": answer}) if as_json else print_text(answer)
+            return
+        found, problems = examine(load_settings())
+    print_health(found, problems, as_json=as_json)
+    sys.exit(FAILED if problems else DONE)
+
+
+@main.command()
 def up() -> None:
     """Start the services of the embedded default.
 

@@ -49,6 +49,14 @@ def print_text(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table of plain text."""
+    table = _table(*columns)
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    _out().print(table)
+
+
 def print_submission(told: Json) -> None:
     """One row of `moments submit`."""
     reason = f": {told['error']['reason']}" if told["error"] else ""
