@@ -97,19 +97,27 @@ def submit(sources: tuple[str, ...], priority: int, as_json: bool, **asked: Any)
 
 @main.command()
 @click.argument("video", required=False)
+@click.option(
+    "--state",
+    type=click.Choice(["waiting", "running", "completed", "failed", "cancelled"]),
+    help="Only videos that stand so.",
+)
+@click.option("--limit", type=click.IntRange(1), help="At most N videos, the newest first; 100 on a terminal.")
 @json_option
-def status(video: str | None, as_json: bool) -> None:
+def status(video: str | None, state: str | None, limit: int | None, as_json: bool) -> None:
     """Show where each video stands: state, asset, attempts, reason."""
-    from moments.printing import print_json, print_states
+    from moments.printing import STATES_ON_A_TERMINAL, print_json, print_states
     from moments.results import Results
 
+    if limit is None and not as_json and sys.stdout.isatty():
+        limit = STATES_ON_A_TERMINAL
     with lakehouse_in_use() as lakehouse:
-        states = Results(lakehouse).states(known_video(lakehouse, video) if video else None)
+        found = Results(lakehouse).states(known_video(lakehouse, video) if video else None, state=state, limit=limit)
     if as_json:
-        for state in states:
-            print_json(state)
+        for row in found.rows:
+            print_json(row)
     else:
-        print_states(states)
+        print_states(found)
 
 
 @main.command()

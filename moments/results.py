@@ -232,7 +232,8 @@ with sound as materialized (
     select distinct on (video_id, case when video_id is null then intake_id end) *
     from submissions order by video_id, case when video_id is null then intake_id end, intake_id desc
 ), counts as (
-    select jsonb_object_agg(state, videos) as counts from (select state, count(*) as videos from newest group by state) c
+    select jsonb_object_agg(state, videos) as counts
+    from (select state, count(*) as videos from newest group by state) by_state
 ), shown as (
     select * from newest where cast(:state as text) is null or state = :state order by intake_id desc limit :limit
 )

@@ -28,7 +28,7 @@ url_intake = dg.AssetSpec(
 
 @dg.asset_check(
     name=HEALTHY,
-    asset=url_intake,
+    asset=url_intake.key,
     description="The daemon is at work, the queue moves, nothing dead holds a lease or a slot, the disk has room.",
     required_resource_keys={"health"},
 )

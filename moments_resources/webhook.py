@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     import httpx2
 
 TRIES = 3
-_TIMEOUT_S = 10.0  # of a try, the answer included
 _PAUSE_S = 1.0
 _LONGEST_ANSWER = 1000  # bytes; services answer `ok`, or a sentence
 
@@ -34,6 +33,7 @@ class Webhook:
     """An http(s) address that takes alerts."""
 
     url: str = field(repr=False)
+    timeout_s: float = 10.0  # of a try, the answer included
 
     @property
     def place(self) -> str:
@@ -68,10 +68,10 @@ class Webhook:
         import httpx2
 
         try:
-            async with asyncio.timeout(_TIMEOUT_S), client.stream("POST", self.url, json=body) as response:
+            async with asyncio.timeout(self.timeout_s), client.stream("POST", self.url, json=body) as response:
                 answer = await _beginning(response)
         except TimeoutError:
-            return f"The webhook at {self.place} did not answer within {_TIMEOUT_S:.0f} s: is it up?", False
+            return f"The webhook at {self.place} did not answer within {self.timeout_s:.0f} s: is it up?", False
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:  # their text may hold the address
             kind = type(error).__name__
             return f"The webhook at {self.place} can't be reached ({kind}): check MOMENTS_ALERT_WEBHOOK.", False
