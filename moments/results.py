@@ -216,8 +216,8 @@ with sound as materialized (
     select intake_id from public.pipeline_history
     where intake_id is not null and (cast(:id as text) is null or video_id = :id)
     group by intake_id
-    having bool_and(outcome in ('completed', 'reused', 'listed'))
-       and (bit_or(case asset {_BITS} else 0 end) = {(1 << len(ASSET_TABLES)) - 1} or bool_or(outcome = 'listed'))
+    having bool_and(outcome in ('completed', 'reused'))
+       and bit_or(case asset {_BITS} else 0 end) = {(1 << len(ASSET_TABLES)) - 1}
 ), submissions as (
     select i.intake_id, i.video_id, i.name, i.url, i.submitted_at, 'completed' as state, null as failed_asset,
            null as class, null as cause, 0 as tries, cast(null as timestamptz) as not_before
