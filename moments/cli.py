@@ -98,19 +98,27 @@ def submit(sources: tuple[str, ...], priority: int, as_json: bool, **asked: Any)
 
 @main.command()
 @click.argument("video", required=False)
+@click.option(
+    "--state",
+    type=click.Choice(["waiting", "running", "completed", "failed", "cancelled"]),
+    help="Only videos that stand so.",
+)
+@click.option("--limit", type=click.IntRange(1), help="At most N videos, the newest first; 100 on a terminal.")
 @json_option
-def status(video: str | None, as_json: bool) -> None:
+def status(video: str | None, state: str | None, limit: int | None, as_json: bool) -> None:
     """Show where each video stands: state, asset, attempts, reason."""
-    from moments.printing import print_json, print_states
+    from moments.printing import STATES_ON_A_TERMINAL, print_json, print_states
     from moments.results import Results
 
+    if limit is None and not as_json and sys.stdout.isatty():
+        limit = STATES_ON_A_TERMINAL
     with lakehouse_in_use() as lakehouse:
-        states = Results(lakehouse).states(known_video(lakehouse, video) if video else None)
+        found = Results(lakehouse).states(known_video(lakehouse, video) if video else None, state=state, limit=limit)
     if as_json:
-        for state in states:
-            print_json(state)
+        for row in found.rows:
+            print_json(row)
     else:
-        print_states(states)
+        print_states(found)
 
 
 @main.command()
@@ -272,6 +280,28 @@ def doctor(as_json: bool) -> None:
     else:
         print_findings(findings)
     sys.exit(DONE if healthy else FAILED)
+
+
+@main.command()
+@json_option
+@click.option("--alert-test", is_flag=True, help="Send a test alert to the webhook instead.")
+def health(as_json: bool, alert_test: bool) -> None:
+    """Say how the installation is, and what to do where it is not well.
+
+    Daemon, queue, leases, slots, failures, disk. Starts nothing: made to be called from outside, e.g. by cron.
+    """
+    from moments.health_command import examine, print_health, send_test
+    from moments.printing import print_json, print_text
+    from moments.settings import load_settings
+
+    with errors_shown():
+        if alert_test:
+            answer = send_test(load_settings())
+            print_json({"answer": answer}) if as_json else print_text(answer)
+            return
+        found, problems = examine(load_settings())
+    print_health(found, problems, as_json=as_json)
+    sys.exit(FAILED if problems else DONE)
 
 
 @main.command()

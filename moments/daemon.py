@@ -12,7 +12,7 @@ from pathlib import Path
 from moments.process_group import ProcessGroup
 from moments.services import Lakehouse, apply_pools, up
 from moments.settings import load_settings
-from moments.supervisor import Hook, Program, Supervisor, answer_signals
+from moments.supervisor import Hook, Program, Supervisor, answer_signals, tell
 
 _LOCATION = "moments"  # as in workspace.yaml: Dagster keeps the state of a sensor under it
 
@@ -43,9 +43,29 @@ def supervisor_of(lakehouse: Lakehouse, folder: Path, *, daemon: Program, others
     return Supervisor(lakehouse, ProcessGroup(folder), daemon=daemon, others=others, hooks=daemon_hooks(lakehouse))
 
 
-def daemon_hooks(lakehouse: Lakehouse) -> tuple[Hook, ...]:  # noqa: ARG001
+def daemon_hooks(lakehouse: Lakehouse) -> tuple[Hook, ...]:
     """What the one daemon does every five seconds beside Dagster's own: short, and right to do twice."""
-    return ()
+    return (reaping(lakehouse),)
+
+
+def reaping(lakehouse: Lakehouse) -> Hook:
+    """Ends what died: runs, attempts, slots, and the scratch folders of this machine's dead processes."""
+    from dagster import DagsterInstance
+
+    from moments_resources.step import remove_abandoned
+    from moments_resources.workers import Workers
+    from moments_sensors.reaper import Reaper
+
+    reaper = Reaper(lakehouse.history, Workers(lakehouse.database))
+
+    def reap() -> None:
+        with DagsterInstance.get() as instance:
+            ended = reaper.reap(instance)
+        for run_id in ended:
+            tell(f"Run {run_id} was dead or had lost its end: its work is free for another.")
+        remove_abandoned(lakehouse.settings.state / "scratch")
+
+    return reap
 
 
 def dagster_daemon(workspace: Path, *, after: Path | None = None) -> Program:

@@ -11,7 +11,9 @@ import dagster as dg
 
 from moments.settings import Settings, load_settings
 from moments_assets.jobs import ASSETS, process_video
+from moments_assets.url_intake import healthy, url_intake
 from moments_resources.options import RunOptions
+from moments_sensors.health import health_sensor
 from moments_sensors.intake import intake_sensor
 from moments_sensors.reconcile import reconcile_sensor
 
@@ -20,12 +22,14 @@ if TYPE_CHECKING:
     from moments.services import Lakehouse
     from moments_core.content import MomentFinder, MomentRefiner
     from moments_resources.downloader import Downloader, Limits
+    from moments_resources.health import HealthProbe
     from moments_resources.heart import Heart
     from moments_resources.makers import Choice
     from moments_resources.media.runner import FfmpegRunner
     from moments_resources.pools import Pools
     from moments_resources.speech import SpeechToText
     from moments_resources.table_io import TableIO
+    from moments_sensors.health import Alerts
 
 
 @dg.definitions
@@ -33,9 +37,10 @@ def definitions() -> dg.Definitions:
     """Everything that Dagster knows of moments. Nothing is contacted, and nothing heavy imported, here."""
     bound = Bindings(load_settings())
     return dg.Definitions(
-        assets=list(ASSETS),
+        assets=[url_intake, *ASSETS],
+        asset_checks=[healthy],
         jobs=[process_video],
-        sensors=[intake_sensor, reconcile_sensor],
+        sensors=[intake_sensor, reconcile_sensor, health_sensor],
         # A process a run, steps one after the other: the cheapest, and the simplest to kill.
         executor=dg.in_process_executor,
         resources={
@@ -43,6 +48,8 @@ def definitions() -> dg.Definitions:
             "history": _made_by(lambda: bound.lakehouse.history),
             "catalogue": _made_by(lambda: bound.lakehouse.catalogue),
             "intake": _made_by(lambda: bound.lakehouse.intake),
+            "health": _made_by(bound.health),
+            "alerts": _made_by(bound.alerts),
             "store": _made_by(lambda: bound.lakehouse.store),
             "table_io": _io_manager(bound.table_io),
             "media_io": _io_manager(bound.media_io),
@@ -79,6 +86,17 @@ class Bindings:
         assert context.run is not None  # noqa: S101 - a resource of steps is made in a run
         with Heart(Workers(self.lakehouse.database), self.lakehouse.history, context.run.run_id) as heart:
             yield heart
+
+    def health(self) -> HealthProbe:
+        from moments.services import health_probe
+
+        return health_probe(self.settings)
+
+    def alerts(self) -> Alerts:
+        from moments.services import alert_webhook
+        from moments_sensors.health import Alerts
+
+        return Alerts(alert_webhook(self.settings), wait_s=60 * self.settings.alert_wait_minutes)
 
     def table_io(self) -> TableIO:
         from moments_resources.table_io import TableIO

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Protocol, Self
 
@@ -16,9 +16,12 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from moments.query import Answer
-from moments.results import Json
+from moments.results import Json, States
+from moments_core.health import duration
 from moments_core.time import clock, to_ms
 from moments_resources.tables import ASSET_TABLES
+
+STATES_ON_A_TERMINAL = 100  # videos: what somebody looks through
 
 _ORDER = list(ASSET_TABLES)
 _MARKS = {True: "[green]ok[/]", False: "[red]FAILED[/]", None: "[yellow]not checked[/]"}
@@ -47,6 +50,14 @@ def print_json(value: Json) -> None:
 
 def print_text(text: str) -> None:
     sys.stdout.write(f"{text}\n")
+
+
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table of plain text."""
+    table = _table(*columns)
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    _out().print(table)
 
 
 def print_submission(told: Json) -> None:
@@ -101,19 +112,44 @@ def print_video(content: Json) -> None:
     out.print(table)
 
 
-def print_states(states: Sequence[Json]) -> None:
+def print_states(found: States) -> None:
     """`moments status`."""
-    if not states:
+    if not found.counts:
         _out().print("No video was submitted yet: try `moments process samples/sample.mp4`.")
         return
-    table = _table("video", "state", "asset", "attempts", "title", "reason")
-    for state in states:
-        failed = state["state"] in {"failed", "cancelled"}
-        reason = f"{state['class']}: {state['reason']}" if failed else ""
-        asset = state["asset"] if failed or state["state"] == "running" else ""
-        cells = (state["video_id"] or "–", state["state"], asset or "", state["attempts"], state["title"], reason)
-        table.add_row(*(escape(str(cell)) for cell in cells))
-    _out().print(table)
+    rows = (
+        (
+            state["video_id"] or "–",
+            state["state"],
+            state["asset"] or "" if _has_reason(state) or state["state"] == "running" else "",
+            state["attempts"],
+            state["title"],
+            _reason(state),
+        )
+        for state in found.rows
+    )
+    print_rows(("video", "state", "asset", "attempts", "title", "reason"), rows)
+    if found.total > len(found.rows):
+        print_text(f"… and {found.total - len(found.rows)} more")
+    # Apart from the table: who reads it line by line counts for himself.
+    counts = ", ".join(f"{found.counts[state]} {state}" for state in sorted(found.counts))
+    sys.stderr.write(f"{counts}\n")
+
+
+def _has_reason(state: Json) -> bool:
+    return state["reason"] is not None and state["state"] in {"failed", "cancelled", "waiting"}
+
+
+def _reason(state: Json) -> str:
+    """Why it is not there, and for what will be tried again: when."""
+    if not _has_reason(state):
+        return ""
+    reason = f"{state['class']}: {state['reason']}"
+    if state["not_before"] is None:
+        return reason
+    again = max(0.0, (state["not_before"] - datetime.now(UTC)).total_seconds())
+    when = f"in {duration(again)}" if again else "now"
+    return f"{reason} Failed {state['tries']} time{'' if state['tries'] == 1 else 's'}, again {when}."
 
 
 def print_answer(answer: Answer) -> None:

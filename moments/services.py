@@ -14,6 +14,7 @@ from moments.settings import PROJECT, Settings
 from moments_core.errors import ServiceError, SettingsError
 from moments_resources.catalogue import Catalogue
 from moments_resources.database import Database
+from moments_resources.health import HealthProbe
 from moments_resources.history import History
 from moments_resources.intake import Intake
 from moments_resources.pools import WAITING
@@ -21,6 +22,7 @@ from moments_resources.store.cache import LocalCache
 from moments_resources.store.file import FileStore
 from moments_resources.store.gcs import GcsPlace, GcsStore
 from moments_resources.store.interface import ObjectStore
+from moments_resources.webhook import Webhook
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -106,6 +108,16 @@ def database_url(settings: Settings) -> str:
     if address is None:
         raise ServiceError("The embedded PostgreSQL is not running: start it with `moments up`.")
     return address.url
+
+
+def health_probe(settings: Settings) -> HealthProbe:
+    """Looks at the installation; nothing is started, and no store needed, for that."""
+    return HealthProbe(Database(lambda: database_url(settings)), settings.state, DAEMON_LOCK)
+
+
+def alert_webhook(settings: Settings) -> Webhook | None:
+    """Where alerts go; None where nobody wants them."""
+    return None if settings.alert_webhook is None else Webhook(settings.alert_webhook.get_secret_value())
 
 
 def open_store(settings: Settings) -> ObjectStore:

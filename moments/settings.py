@@ -6,8 +6,9 @@ import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from moments_core.budget import Budget, parse_budget
@@ -44,6 +45,17 @@ class Settings(BaseSettings):
 
     video_budget: Annotated[Budget, NoDecode] = Field(Budget(), description="Model calls a video: cost=1,tokens=…")
     day_budget: Annotated[Budget, NoDecode] = Field(Budget(), description="Model calls a day (UTC), as above.")
+    alert_webhook: SecretStr | None = Field(None, description="http(s) URL that alerts are posted to; a secret.")
+    alert_wait_minutes: float = Field(5.0, ge=0, le=1440, description="How long a bad state stays before an alert.")
+
+    @field_validator("alert_webhook")
+    @classmethod
+    def _checked_webhook(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        if not is_web_address(value.get_secret_value()):
+            raise ValueError("this is no http(s) URL such as https://chat.example.org/hooks/…")
+        return value
 
     @field_validator("pools", mode="before")
     @classmethod
@@ -59,6 +71,15 @@ class Settings(BaseSettings):
     def state(self) -> Path:
         """The state folder as an absolute path."""
         return self.home.expanduser().absolute()
+
+
+def is_web_address(text: str) -> bool:
+    """Whether it has a scheme and a host that can be asked."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and text.isprintable()
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        return False
 
 
 def parse_pools(text: str) -> dict[str, int]:

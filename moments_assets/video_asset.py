@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 
 from moments_assets.partitions import videos
-from moments_resources.asset_tables import BY_ASSET
+from moments_resources.asset_tables import BY_ASSET, AssetTable
 
 MAX_RETRIES = 2
 _RETRIES = dg.RetryPolicy(max_retries=MAX_RETRIES, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
@@ -101,7 +101,7 @@ def video_asset(
             group_name=_GROUP,
             kinds=kinds,
             owners=["team:moments"],
-            metadata={"dagster/column_schema": column_schema(declared.name)},
+            metadata={"dagster/column_schema": column_schema(BY_ASSET[declared.name])},
             output_required=output_required,
             check_specs=[_spec(check, declared.name) for check in checks],
         )
@@ -116,8 +116,8 @@ def video_asset(
     return declare
 
 
-def column_schema(asset: str) -> dg.TableSchema:
-    """The asset's table as Dagster shows it."""
+def column_schema(table: AssetTable) -> dg.TableSchema:
+    """A table as Dagster shows it."""
     columns = [
         dg.TableColumn(
             column.name,
@@ -125,7 +125,7 @@ def column_schema(asset: str) -> dg.TableSchema:
             description=column.comment,
             constraints=dg.TableColumnConstraints(nullable=column.nullable),
         )
-        for column in BY_ASSET[asset].columns
+        for column in table.columns
     ]
     return dg.TableSchema(columns)
 

@@ -199,6 +199,40 @@ REFINED_MOMENTS = AssetTable(
     comment="Each moment with refined boundaries; the original stays in moments.",
 )
 
+#: The way in: no asset makes it, people and programs do.
+URL_INTAKE = AssetTable(
+    "url_intake",
+    columns=(
+        _required("intake_id", "bigint", "Number of the submission."),
+        _required(
+            "url",
+            "text",
+            "As submitted: an http(s) URL, which may hold a signed query, or `upload:` and the key of an uploaded "
+            "file.",
+        ),
+        _required("options", "json", "What was asked for: see moments_core/options.py."),
+        _required("priority", "integer", "Higher goes first."),
+        _required("submitted_at", "time", "When."),
+        _required("submitted_by", "text", "Database user or program that submitted it."),
+        _optional("name", "text", "What the submitter calls it, e.g. the file's name."),
+        _optional(
+            "video_id", "text", "Partition key; set once, by us, when the URL has been read. Never typed by a user."
+        ),
+        _optional(
+            "listed_in",
+            "bigint",
+            "The submission whose address led to a list with this video; empty: submitted by itself.",
+        ),
+        _optional("registered_at", "time", "When the sensor made its partition; empty: not yet."),
+        _required(
+            "settled",
+            "boolean",
+            "A mark for the sensors alone: this row has ended, they need not look at it. Its state: intake_state.",
+        ),
+    ),
+    comment="One row a submission. The only way in. A row's state is derived: see the view intake_state.",
+)
+
 #: The table of each asset, in the order in which data flows.
 BY_ASSET = {
     "raw_video": VIDEOS,

@@ -115,7 +115,7 @@ class Step:
     def folder(self) -> Path:
         """A new scratch folder; gone when the step ends. What killed processes left on this machine goes, too."""
         self._scratch.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(self._scratch)
+        remove_abandoned(self._scratch)
         path = self._scratch / f"{self.attempt.attempt_id}-{uuid.uuid4().hex[:8]}"
         self._resources.enter_context(passing_lock(_lock_of(path)))  # before there is a folder: none is without it
         self._resources.callback(shutil.rmtree, path, ignore_errors=True)
@@ -199,8 +199,10 @@ def _lock_of(folder: Path) -> Path:
     return folder.with_suffix(".lock")
 
 
-def _remove_abandoned(scratch: Path) -> None:
-    """A folder in use has a lock file that its process holds."""
+def remove_abandoned(scratch: Path) -> None:
+    """Remove what killed processes left; a folder in use has a lock file that its process holds."""
+    if not scratch.exists():
+        return
     remove_unlocked(scratch, "*.lock")
     for path in scratch.iterdir():
         if path.is_dir() and not _lock_of(path).exists():

@@ -7,6 +7,7 @@ schema `dagster`. The comments here become the column schema in the UI and docs/
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Column,
     Date,
     DateTime,
+    DefaultClause,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
@@ -33,7 +35,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.schema import SchemaItem
 
-from moments_resources.asset_tables import BY_ASSET, IDENTITY_COLUMNS, MOMENTS, TRANSCRIPT_SEGMENTS, AssetTable
+from moments_resources.asset_tables import (
+    BY_ASSET,
+    IDENTITY_COLUMNS,
+    MOMENTS,
+    TRANSCRIPT_SEGMENTS,
+    URL_INTAKE,
+    AssetTable,
+)
 
 VERSIONS = "versions"
 
@@ -48,38 +57,52 @@ def _optional(name: str, kind: Any, comment: str) -> Column[Any]:
     return Column(name, kind, nullable=True, comment=comment)
 
 
+_SQL_TYPES: dict[str, Any] = {
+    "text": Text,
+    "integer": Integer,
+    "bigint": BigInteger,
+    "float": Float,
+    "boolean": Boolean,
+    "json": JSONB,
+    "time": DateTime(timezone=True),
+}
+
+
+def _declared(table: AssetTable, more: Mapping[str, Any] | None = None) -> list[Column[Any]]:
+    """Its columns. `more`: what a column has beside name, type and comment: an identity or its default."""
+    added = {name: [item] for name, item in (more or {}).items()}
+    return [
+        Column(
+            column.name,
+            _SQL_TYPES[column.kind],
+            *added.get(column.name, []),
+            nullable=column.nullable,
+            comment=column.comment,
+        )
+        for column in table.columns
+    ]
+
+
 url_intake = Table(
     "url_intake",
     metadata,
-    Column("intake_id", BigInteger, Identity(always=True), primary_key=True, comment="Number of the submission."),
-    _required(
-        "url",
-        Text,
-        "As submitted: an http(s) URL, which may hold a signed query, or `upload:` and the key of an uploaded file.",
+    *_declared(
+        URL_INTAKE,
+        {
+            "intake_id": Identity(always=True),
+            "options": DefaultClause(text("'{}'")),
+            "priority": DefaultClause(text("0")),
+            "submitted_at": DefaultClause(func.now()),
+            "submitted_by": DefaultClause(text("current_user")),
+            "settled": DefaultClause(text("false")),
+        },
     ),
-    _required("options", JSONB, "What was asked for: see moments_core/options.py.", server_default=text("'{}'")),
-    _required("priority", Integer, "Higher goes first.", server_default=text("0")),
-    _required("submitted_at", DateTime(timezone=True), "When.", server_default=func.now()),
-    _required("submitted_by", Text, "Database user or program that submitted it.", server_default=text("current_user")),
-    _optional("name", Text, "What the submitter calls it, e.g. the file's name."),
-    _optional("video_id", Text, "Partition key; set once, by us, when the URL has been read. Never typed by a user."),
-    _optional(
-        "listed_in",
-        BigInteger,
-        "The submission whose address led to a list with this video; empty: submitted by itself.",
-    ),
-    _optional("registered_at", DateTime(timezone=True), "When the sensor made its partition; empty: not yet."),
-    _required(
-        "settled",
-        Boolean,
-        "A mark for the sensors alone: this row has ended, they need not look at it. Its state: intake_state.",
-        server_default=text("false"),
-    ),
+    PrimaryKeyConstraint("intake_id"),
     Index("url_intake_video_id", "video_id", "intake_id"),
     Index("url_intake_new", "intake_id", postgresql_where=text("registered_at is null and not settled")),
     Index("url_intake_open", text("priority desc"), "intake_id", postgresql_where=text("not settled")),
     Index("url_intake_listed_in", "listed_in"),
-    comment="One row a submission. The only way in. A row's state is derived: see the view intake_state.",
+    comment=URL_INTAKE.comment,
 )
 
 pipeline_history = Table(
@@ -127,6 +150,7 @@ pipeline_history = Table(
     CheckConstraint("try_again_at is null or outcome = 'failed'", name="pipeline_history_failed_alone_is_tried_again"),
     Index("pipeline_history_intake", "intake_id"),
     Index("pipeline_history_open", "run_id", postgresql_where=text("outcome in ('running', 'retrying')")),
+    Index("pipeline_history_bad", "ended_at", postgresql_where=text("outcome in ('failed', 'cancelled')")),
     comment="Every attempt at every asset, kept for good.",
 )
 
@@ -322,28 +346,13 @@ model_calls = Table(
 )
 
 
-_SQL_TYPES: dict[str, Any] = {
-    "text": Text,
-    "integer": Integer,
-    "bigint": BigInteger,
-    "float": Float,
-    "boolean": Boolean,
-    "json": JSONB,
-    "time": DateTime(timezone=True),
-}
-
-
 def _versioned(table: AssetTable, *constraints: SchemaItem) -> Table:
-    columns = [
-        Column(column.name, _SQL_TYPES[column.kind], nullable=column.nullable, comment=column.comment)
-        for column in table.columns
-    ]
     return Table(
         table.name,
         metadata,
         _required("video_id", Text, "The video."),
         _required("version", Integer, "Version of the asset, as in artifacts."),
-        *columns,
+        *_declared(table),
         PrimaryKeyConstraint(*IDENTITY_COLUMNS, *table.key),
         *constraints,
         schema=VERSIONS,

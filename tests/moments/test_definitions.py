@@ -10,6 +10,7 @@ import pytest
 
 from moments.definitions import definitions
 from moments_core.options import Options
+from moments_resources import tables
 from moments_resources.asset_tables import BY_ASSET
 from moments_resources.options import RunOptions
 
@@ -22,7 +23,25 @@ def specs() -> dict[str, dg.AssetSpec]:
 
 
 def test_every_asset_table_has_its_asset_and_the_other_way_round(specs: dict[str, dg.AssetSpec]) -> None:
-    assert set(specs) == set(BY_ASSET)
+    assert set(specs) == {*BY_ASSET, "url_intake"}
+
+
+def test_the_way_in_is_shown_and_made_by_no_run(specs: dict[str, dg.AssetSpec]) -> None:
+    spec = specs["url_intake"]
+    assert spec.description
+    assert spec.kinds == {"postgres"}
+    assert spec.partitions_def is None
+    columns = spec.metadata["dagster/column_schema"].columns
+    assert [column.name for column in columns] == [column.name for column in tables.url_intake.c]
+    graph = definitions().resolve_asset_graph()
+    assert not graph.get(spec.key).is_executable
+    assert graph.get(spec.key).check_keys == {dg.AssetCheckKey(spec.key, "healthy")}
+
+
+def test_the_sensors_are_on_from_the_start() -> None:
+    sensors = {sensor.name: sensor.default_status for sensor in definitions().sensors or ()}
+    assert set(sensors) >= {"intake", "reconcile", "health"}
+    assert set(sensors.values()) == {dg.DefaultSensorStatus.RUNNING}
 
 
 @pytest.mark.parametrize("asset", BY_ASSET)
@@ -40,7 +59,8 @@ def test_an_asset_says_what_it_is(asset: str, specs: dict[str, dg.AssetSpec]) ->
 
 
 def test_checks_block_what_comes_after() -> None:
-    checks = [spec for asset in definitions().assets or () for spec in asset.check_specs]  # type: ignore[union-attr]
+    made = [asset for asset in definitions().assets or () if isinstance(asset, dg.AssetsDefinition)]
+    checks = [spec for asset in made for spec in asset.check_specs]
     assert {spec.asset_key.path[-1] for spec in checks} >= {"audio", "transcript", "moments", "clips"}
     assert all(spec.blocking for spec in checks)
 

@@ -169,7 +169,7 @@ def test_a_signed_address_opens_no_door_where_it_is_shown(
     materialize(video_id, "raw_video")
     shown_url = f"{signed.address}?v=1&X-Amz-Signature=***"
     results = Results(house)
-    [state] = results.states()
+    [state] = results.states().rows
     assert (state["title"], "url" in state) == (shown_url, False)
     history = results.rows("select cause, evidence from public.pipeline_history")
     assert [row["cause"].startswith(shown_url) for row in history] == [True]

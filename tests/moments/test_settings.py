@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from moments.services import open_store
+from moments.services import alert_webhook, open_store
 from moments.settings import DEFAULT_POOLS, PROJECT, Settings, load_settings, parse_pools
 from moments_core.budget import Budget
 from moments_core.errors import SettingsError
@@ -96,3 +96,37 @@ def test_a_file_url_may_hold_escapes() -> None:
 def test_a_store_that_nobody_answers_to_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="MOMENTS_STORE_URL"):
         open_store(Settings(store_url=url))
+
+
+def test_alerts_go_nowhere_unless_an_address_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert alert_webhook(load_settings()) is None
+    monkeypatch.setenv("MOMENTS_ALERT_WEBHOOK", "")
+    assert alert_webhook(load_settings()) is None
+
+
+def test_the_address_of_the_webhook_is_shown_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOMENTS_ALERT_WEBHOOK", "https://chat.example.org/hooks/geheim")
+    settings = load_settings()
+    webhook = alert_webhook(settings)
+    assert webhook is not None
+    assert webhook.place == "https://chat.example.org"
+    assert "geheim" not in f"{settings!r} {settings} {settings.model_dump_json()} {webhook!r}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "chat.example.org/geheim",
+        "ftp://chat.example.org/geheim",
+        "https:///geheim",
+        "http://h:geheim/",
+        "http://[geheim",
+    ],
+)
+def test_a_webhook_that_is_no_web_address_is_refused_without_showing_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOMENTS_ALERT_WEBHOOK", url)
+    with pytest.raises(SettingsError, match="MOMENTS_ALERT_WEBHOOK: ") as refused:
+        load_settings()
+    assert "geheim" not in str(refused.value)

@@ -47,6 +47,8 @@ def _history() -> None:
     )
     open_ones = sa.text("outcome in ('running', 'retrying')")
     op.create_index("pipeline_history_open", "pipeline_history", ["run_id"], postgresql_where=open_ones)
+    bad_ones = sa.text("outcome in ('failed', 'cancelled')")
+    op.create_index("pipeline_history_bad", "pipeline_history", ["ended_at"], postgresql_where=bad_ones)
 
 
 def _intake() -> None:
