@@ -149,7 +149,7 @@ def _summed(rows: Iterable[Mapping[str, Any]], by: str) -> dict[str, int]:
 
 
 def _row(connection: Connection, query: str, **parameters: float) -> Mapping[str, Any]:
-    return connection.execute(text(query), parameters).mappings().one()
+    return dict(connection.execute(text(query), parameters).mappings().one())
 
 
 # Not through intake_state, which takes half a second for 10,000 rows: equal submissions that wait are counted as one,

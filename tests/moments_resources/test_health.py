@@ -28,8 +28,8 @@ URL = "https://youtu.be/dQw4w9WgXcQ"
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:  # an ephemeral one has no pools
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
         heard(instance, time.time())
         yield instance
 
@@ -172,20 +172,31 @@ def test_a_silent_process_that_nobody_ends_is_seen(look: Callable[[], Health], d
     assert found(look()) == ()
 
 
-def test_slots_that_a_run_left_behind_are_seen(look: Callable[[], Health], instance: dg.DagsterInstance) -> None:
+@pytest.fixture
+def instance_with_pools(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An ephemeral one has none; making this one takes a second."""
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        heard(instance, time.time())
+        yield instance
+
+
+def test_slots_that_a_run_left_behind_are_seen(
+    database: Database, tmp_path: Path, instance_with_pools: dg.DagsterInstance
+) -> None:
+    instance, probe = instance_with_pools, HealthProbe(database, tmp_path, LOCK)
     log = instance.event_log_storage
     log.set_concurrency_slots("asr", 2)
     at_work, gone = str(uuid.uuid4()), str(uuid.uuid4())
     instance.add_run(dg.DagsterRun("process_video", at_work, status=dg.DagsterRunStatus.STARTED))
     for run_id in (at_work, gone, at_work):
         log.claim_concurrency_slot("asr", run_id, f"step-{uuid.uuid4()}")
-    health = look()
+    health = probe.look(lambda: instance)
     assert health.pools is not None
     pool = health.pools["asr"]
     assert (pool.places, pool.held, pool.waiting, pool.left_behind) == (2, 2, 1, 1)
-    assert found(health) == ("slots",)
+    assert found(health) == ("daemon", "slots")
     log.free_concurrency_slots_for_run(gone)
-    assert found(look()) == ()
+    assert found(probe.look(lambda: instance)) == ("daemon",)
 
 
 def test_failures_of_a_day_are_counted_by_class_and_asset_with_their_newest_cause(
