@@ -12,7 +12,7 @@ from sqlalchemy import func, insert, text, update
 
 from moments_core.errors import FailureClass, MomentsError, PermanentError, SourceError
 from moments_core.options import Options
-from moments_core.source import parse_url, video_id_for_content
+from moments_core.source import video_id_for_content
 from moments_resources.database import Database
 from moments_resources.downloader import identify
 from moments_resources.history import evidence_of
@@ -61,7 +61,7 @@ def name_video(url: str) -> str:
         if key is None:
             raise SourceError("An upload is made with `moments submit FILE`, not by writing its key.")
         return video_id_for_content(key[1])
-    return identify(parse_url(url))
+    return identify(url)
 
 
 class Intake:
