@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import statistics
 import subprocess
@@ -25,7 +24,6 @@ from typing import TYPE_CHECKING
 
 from benchmarks.fresh_lakehouse import fresh_lakehouse
 from benchmarks.report import Figure, report
-from moments.settings import PROJECT
 
 if TYPE_CHECKING:
     from moments.services import Lakehouse
@@ -95,8 +93,10 @@ def _ends(lakehouse: Lakehouse, numbers: Sequence[int], longest_s: float) -> lis
     """When each submission was completed, in seconds; those that are not after `longest_s` are left out."""
     from moments.results import Results
 
-    query = "select state, cause, extract(epoch from (select max(ended_at) from pipeline_history h" \
+    query = (
+        "select state, cause, extract(epoch from (select max(ended_at) from pipeline_history h"
         " where h.intake_id = s.intake_id)) as ended from intake_state s where intake_id = any(:numbers)"
+    )
     until = time.monotonic() + longest_s
     while True:
         rows = Results(lakehouse).rows(query, numbers=list(numbers))
@@ -147,7 +147,7 @@ def _command(folder: Path, way: str) -> tuple[list[str], dict[str, str]]:
     return command, {**os.environ, "DAGSTER_HOME": str(home)}
 
 
-_OUR_DAEMON = ["dagster._daemon", "run", "-w", str(PROJECT / "workspace.yaml")]
+_OUR_DAEMON = ["moments.cli", "daemon"]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

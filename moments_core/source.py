@@ -146,7 +146,7 @@ def _refuse_unreadable(text: str) -> None:
         raise _too_long(len(text))
     if text.startswith("-"):
         raise SourceError("The address starts with '-' and reads as an option: give an http:// or https:// URL.")
-    # The pattern first: of ten thousand addresses nearly all are plain, and a look at each letter is a third of the work.
+    # The pattern first: nearly all addresses are plain, and a look at each letter is a third of the work.
     if not _PLAIN_ADDRESS.fullmatch(text) and any(unicodedata.category(letter)[0] in "CZ" for letter in text):
         if "://" not in text:  # the name of a file that is not there, most likely
             raise _not_a_url(text)
