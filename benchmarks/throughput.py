@@ -204,6 +204,7 @@ def _small_video(path: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also then no daemon is left behind
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     report("throughput", measure(), GOAL, as_json=parser.parse_args().json)
 
