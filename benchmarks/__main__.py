@@ -9,7 +9,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-NAMES = ("startup", "finder", "orchestration", "store", "handover")
+NAMES = ("startup", "finder", "orchestration", "store", "handover", "intake", "throughput")
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from sqlalchemy import func, insert, text, update
 
 from moments_core.errors import FailureClass, MomentsError, PermanentError, SourceError
 from moments_core.options import Options
-from moments_core.source import parse_url, video_id_for_content
+from moments_core.source import video_id_for_content
 from moments_resources.database import Database
 from moments_resources.downloader import identify
 from moments_resources.history import evidence_of
@@ -61,7 +61,7 @@ def name_video(url: str) -> str:
         if key is None:
             raise SourceError("An upload is made with `moments submit FILE`, not by writing its key.")
         return video_id_for_content(key[1])
-    return identify(parse_url(url))
+    return identify(url)
 
 
 class Intake:
@@ -150,7 +150,9 @@ class Intake:
 
     def to_try_again(self, limit: int, *, but: Sequence[int] = ()) -> list[Unfinished]:
         """Submissions that failed and are to be tried again by now, in the same order."""
-        rows = self._open("s.state = 'waiting' and s.not_before <= now()", limit, but)
+        # First by the index: the state of ten thousand that wait for their first run is not asked for.
+        again = "i.intake_id in (select intake_id from public.pipeline_history where try_again_at is not null)"
+        rows = self._open(f"{again} and s.state = 'waiting' and s.not_before <= now()", limit, but)
         return [self._unfinished(row) for row in rows]
 
     def settle(self) -> int:

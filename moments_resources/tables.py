@@ -149,6 +149,7 @@ pipeline_history = Table(
     CheckConstraint("(outcome = 'running') = (ended_at is null)", name="pipeline_history_running_is_open"),
     CheckConstraint("try_again_at is null or outcome = 'failed'", name="pipeline_history_failed_alone_is_tried_again"),
     Index("pipeline_history_intake", "intake_id"),
+    Index("pipeline_history_again", "intake_id", postgresql_where=text("try_again_at is not null")),
     Index("pipeline_history_open", "run_id", postgresql_where=text("outcome in ('running', 'retrying')")),
     Index("pipeline_history_bad", "ended_at", postgresql_where=text("outcome in ('failed', 'cancelled')")),
     comment="Every attempt at every asset, kept for good.",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from moments_assets.jobs import process_video
 from moments_assets.partitions import INTAKE_TAG, videos
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 IN_HAND = 40  # runs that wait or work at once, three times as many as are at work; the rest waits in our own table
 _REGISTER_S = 15.0  # of a tick, which Dagster ends after 60 s; naming 100 addresses takes about half a second
-_BATCH = 250
+_BATCH = 1000  # a statement of Dagster's storage opens a connection of its own
 
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -51,7 +52,13 @@ class Accepted:
 
     @property
     def tags(self) -> dict[str, str]:
-        return {INTAKE_TAG: str(self.row.intake_id), "dagster/priority": str(self.row.priority)}
+        # With the partition's tag Dagster looks for no partition: a connection less for each run of a tick, and a
+        # video that is taken down meanwhile does not fail the whole tick.
+        return {
+            INTAKE_TAG: str(self.row.intake_id),
+            "dagster/priority": str(self.row.priority),
+            PARTITION_NAME_TAG: self.video_id,
+        }
 
     def run_request(self, run_key: str, missing: Sequence[str] | None = None) -> dg.RunRequest:
         """A run of the job, or of the `missing` assets alone."""

@@ -235,3 +235,14 @@ def test_what_is_not_global_unicast_is_private(address: str) -> None:
 )  # fmt: skip
 def test_global_unicast_is_not_private(address: str) -> None:
     assert not is_private(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize("code", range(128))
+def test_of_ascii_only_printable_letters_are_taken(code: int) -> None:
+    letter = chr(code)
+    address = f"https://example.org/{letter}x"
+    if letter.isprintable() and letter != " ":
+        assert parse_url(address).startswith("https://example.org/")
+    else:
+        with pytest.raises(SourceError, match="control character"):
+            parse_url(address)

@@ -9,6 +9,7 @@ import pytest
 
 from moments_core.errors import PermanentError, SettingsError, SourceError
 from moments_core.options import Options, read_options
+from moments_core.source import parse_url
 from moments_resources.database import Database
 from moments_resources.intake import Intake, IntakeRow, name_video
 from moments_resources.options import RunOptions
@@ -253,3 +254,21 @@ def test_a_run_that_contradicts_its_submission_is_a_wrong_setting() -> None:
 def test_a_run_over_hostile_options_is_refused(hostile: object) -> None:
     with pytest.raises(SettingsError):
         RunOptions().over(hostile)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "HTTPS://WWW.YouTube.com:443/watch?t=3&v=dQw4w9WgXcQ&si=x#a",
+        "https://youtu.be/dQw4w9WgXcQ?t=3",
+        "https://vimeo.com/76979871?utm_source=x",
+        "https://www.ted.com/talks/a_b%2Dc",
+        "https://dai.ly/x2iuewm",
+        "https://www.tiktok.com/@a/video/7059698374567611694",
+        "https://b\u00fccher.example/a/../%7Etalk.mp4?b=2&a=%3D%20&a=1",
+        "http://[2001:DB8::1]:80/v.mp4?x",
+        "https://example.org/%zz?q=100%",
+    ],
+)
+def test_a_spelling_and_its_normal_form_have_one_name(url: str) -> None:
+    assert name_video(url) == name_video(parse_url(url))

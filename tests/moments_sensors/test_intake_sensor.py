@@ -78,7 +78,17 @@ def test_a_web_address_is_accepted_under_the_name_of_its_video() -> None:
     assert isinstance(decision, Accepted)
     assert decision.video_id == "youtube-dQw4w9WgXcQ"
     assert decision.run_config == {"resources": {"run_options": {"config": {"query": "bees"}}}}
-    assert decision.tags == {"moments/intake_id": "1", "dagster/priority": "3"}
+    assert decision.tags == {
+        "moments/intake_id": "1",
+        "dagster/priority": "3",
+        "dagster/partition": "youtube-dQw4w9WgXcQ",
+    }
+
+
+def test_dagster_looks_for_no_partition_of_a_run_that_is_asked_for() -> None:
+    decision = decide(row(URL))
+    assert isinstance(decision, Accepted)
+    assert decision.run_request("intake-1").has_resolved_partition()
 
 
 @pytest.mark.parametrize(

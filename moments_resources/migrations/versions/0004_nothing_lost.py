@@ -45,6 +45,8 @@ def _history() -> None:
         "pipeline_history",
         "try_again_at is null or outcome = 'failed'",
     )
+    tried_again = sa.text("try_again_at is not null")
+    op.create_index("pipeline_history_again", "pipeline_history", ["intake_id"], postgresql_where=tried_again)
     open_ones = sa.text("outcome in ('running', 'retrying')")
     op.create_index("pipeline_history_open", "pipeline_history", ["run_id"], postgresql_where=open_ones)
     bad_ones = sa.text("outcome in ('failed', 'cancelled')")

@@ -1,0 +1,44 @@
+"""What the benchmarks of intake and throughput count on."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+from sqlalchemy import text
+
+from benchmarks.finished_videos import finish_videos
+from benchmarks.intake import addresses
+from benchmarks.throughput import videos_a_minute
+from moments.services import Lakehouse, prepare_dagster
+from moments_assets.partitions import videos
+from moments_resources.intake import name_video
+
+
+def test_a_rate_is_taken_between_the_first_and_the_last_end() -> None:
+    assert videos_a_minute([130.0, 100.0, 110.0, 120.0]) == 6.0
+
+
+@pytest.mark.parametrize("ended", [[], [5.0], [5.0, 5.0]])
+def test_without_two_ends_there_is_no_rate(ended: list[float]) -> None:
+    assert videos_a_minute(ended) == 0.0
+
+
+def test_each_address_is_another_video() -> None:
+    assert len({name_video(address) for address in addresses(400)}) == 400
+
+
+def test_videos_that_were_written_by_sql_are_over_like_real_ones(
+    lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    monkeypatch.delenv("DAGSTER_HOME")
+    prepare_dagster(lakehouse.settings)
+    with dg.DagsterInstance.get() as instance:
+        for count in (3, 5):
+            finish_videos(lakehouse, instance, count)
+        assert len(instance.get_dynamic_partitions(str(videos.name))) == 5
+        assert instance.get_runs_count(dg.RunsFilter(tags={"moments/intake_id": "5"})) == 1
+    with lakehouse.database.begin() as connection:
+        states = connection.scalars(text("select state from intake_state order by intake_id")).all()
+        assert states == ["completed"] * 5
+        assert connection.scalar(text("select count(*) from artifacts")) == 40
