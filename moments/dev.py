@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -49,6 +50,8 @@ def _prepare(lakehouse: Lakehouse, port: int) -> None:
         with socket.create_server(("127.0.0.1", port)):
             pass
     except OSError as error:
-        raise SettingsError(f"Port {port} can't be used ({error.strerror}): name another one by --port.") from error
+        raise SettingsError(
+            f"Port {port} can't be used ({os.strerror(error.errno or 0)}): name another one by --port."
+        ) from error
     set_pools(lakehouse)
     click.echo(f"Dagster UI: http://127.0.0.1:{port}  (Ctrl-C stops it)", err=True)

@@ -14,8 +14,7 @@ from moments.results import Results
 from moments.services import Lakehouse, apply_pools, connect, prepare_dagster, submission_lock
 from moments.settings import load_settings
 from moments_core import errors
-from moments_core.errors import CancelledError, MomentsError, PermanentError, TransientError, reason
-from moments_resources.history import DIED
+from moments_core.errors import DIED, CancelledError, MomentsError, PermanentError, TransientError, reason
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, ExecuteInProcessResult

@@ -112,6 +112,8 @@ class BudgetError(MomentsError):
     failure_class = FailureClass.BUDGET
 
 
+DIED = "The process that did this work was killed, or its machine went down: run it again, nothing is lost."
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 

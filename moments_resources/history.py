@@ -16,7 +16,16 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, exists, func, insert, or_, select, text, update
 
-from moments_core.errors import FailureClass, FenceError, LeaseError, MomentsError, TransientError, classify, reason
+from moments_core.errors import (
+    DIED,
+    FailureClass,
+    FenceError,
+    LeaseError,
+    MomentsError,
+    TransientError,
+    classify,
+    reason,
+)
 from moments_core.retrying import MOST_TRIES, next_try
 from moments_resources import gate
 from moments_resources.database import Database
@@ -25,8 +34,6 @@ from moments_resources.tables import ASSET_TABLES, pipeline_history, url_intake
 
 #: How long an attempt may commit after its process was last heard: twenty beats (heart.py).
 LEASE_S = 60
-
-DIED = "The process that did this work was killed, or its machine went down: run it again, nothing is lost."
 
 _LONGEST_CAUSE = 2000  # characters; an unforeseen error may carry a whole reply
 

@@ -20,8 +20,7 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from moments_assets.jobs import process_video
 from moments_assets.partitions import INTAKE_TAG
-from moments_core.errors import CancelledError, MomentsError, TransientError
-from moments_resources.history import DIED
+from moments_core.errors import DIED, CancelledError, MomentsError, TransientError
 
 if TYPE_CHECKING:
     from moments_resources.history import History

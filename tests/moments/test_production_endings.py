@@ -19,9 +19,8 @@ from dagster._utils.error import serializable_error_info_from_exc_info
 from sqlalchemy import text
 
 from moments.worker import _as_ours
-from moments_core.errors import CancelledError, MomentsError, NetworkError, SettingsError
+from moments_core.errors import DIED, CancelledError, MomentsError, NetworkError, SettingsError
 from moments_core.options import Options
-from moments_resources.history import DIED
 from moments_resources.turns import Turns
 from tests.moments.production import Json, Production, entries, listening_ports, until
 from tests.stand_ins.faults import Fault, hang

@@ -8,9 +8,17 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from moments_core.errors import CancelledError, FenceError, MediaError, NetworkError, PermanentError, TransientError
+from moments_core.errors import (
+    DIED,
+    CancelledError,
+    FenceError,
+    MediaError,
+    NetworkError,
+    PermanentError,
+    TransientError,
+)
 from moments_resources.catalogue import Artifact, Catalogue, Draft, Recipe, canonical_sha256
-from moments_resources.history import DIED, Attempt, evidence_of
+from moments_resources.history import Attempt, evidence_of
 
 Sql = Callable[..., list[dict[str, Any]]]
 Commit = Callable[..., Artifact]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from moments_core.errors import CheckError, FenceError, MediaError, NetworkError
+from moments_core.errors import DIED, CheckError, FenceError, MediaError, NetworkError
 from moments_resources.catalogue import Catalogue
 from moments_resources.database import Database
-from moments_resources.history import DIED, History
+from moments_resources.history import History
 from moments_resources.step import Step
 
 Sql = Callable[..., list[dict[str, Any]]]

@@ -17,10 +17,9 @@ from sqlalchemy import text
 from moments.services import Lakehouse
 from moments_assets.jobs import process_video
 from moments_assets.partitions import INTAKE_TAG
-from moments_core.errors import FenceError, TransientError
+from moments_core.errors import DIED, FenceError, TransientError
 from moments_core.options import Options
 from moments_resources.catalogue import Draft, Recipe
-from moments_resources.history import DIED
 from moments_resources.intake import IntakeRow
 from moments_resources.workers import Workers
 from moments_sensors.reaper import ALONE_S, SILENT_S, Reaper, Silence
