@@ -29,6 +29,7 @@ def options_of_a_submission(command: Command) -> Command:
             click.option("--generation-model", metavar="KEY", help="Model that finds the moments."),
             click.option("--refinement-model", metavar="KEY", help="Model that refines them."),
             click.option("--force", is_flag=True, default=None, help="Make everything again, also what is there."),
+            click.option("--revive", is_flag=True, default=None, help="Bring the video back if it was taken down."),
         ]
     ):
         command = option(command)
