@@ -73,9 +73,7 @@ def shut_down(
     return stop(connection, video_id, runs=runs, by=by)
 
 
-def see_out(
-    lakehouse: Lakehouse, instance: DagsterInstance, video_id: str, stopped: Stopped, *, tell: Teller
-) -> None:
+def see_out(lakehouse: Lakehouse, instance: DagsterInstance, video_id: str, stopped: Stopped, *, tell: Teller) -> None:
     """End in Dagster what was stopped, and wait until its processes are gone. Raises as `cancel`."""
     from moments_sensors.reaper import end_in_dagster
 

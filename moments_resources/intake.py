@@ -67,6 +67,12 @@ def name_video(url: str) -> str:
     return identify(url)
 
 
+def upload_prefix(video_id: str) -> str | None:
+    """What the keys of a video's uploads start with, whatever the files were called; None for a web address."""
+    content = video_id.removeprefix("file-")
+    return f"uploads/{content}" if content != video_id else None
+
+
 class Intake:
     """Reads and writes url_intake. A row, once in, is changed in one way only: it is given its video's name."""
 
@@ -209,7 +215,7 @@ class Intake:
             return connection.execute(change).rowcount
 
     def refuse(self, row: IntakeRow, error: MomentsError) -> None:
-        """Keep why a row can't be worked on, or was not; the row itself stays. Of a row that is gone nothing is kept."""
+        """Keep why a row can't be worked on, or was not; the row itself stays. A row that is gone has no reason."""
         refused = insert(pipeline_history).values(
             asset=_REFUSED_IN,
             attempt=1,
