@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 _ENDED = {"completed", "failed", "cancelled"}
 #: The state of a submission whose row is gone.
-_REMOVED = {
+_REMOVED: Json = {
     "state": "cancelled",
     "failed_asset": None,
     "class": "cancelled",
