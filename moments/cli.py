@@ -21,12 +21,12 @@ from moments.cli_support import (
     all_sources,
     asked_options,
     errors_shown,
-    known_video,
+    json_option,
     lakehouse_in_use,
     options_of_a_submission,
+    standing_video,
 )
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+from moments.ending_commands import cancel, delete
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -113,7 +113,7 @@ def status(video: str | None, state: str | None, limit: int | None, as_json: boo
     if limit is None and not as_json and sys.stdout.isatty():
         limit = STATES_ON_A_TERMINAL
     with lakehouse_in_use() as lakehouse:
-        found = Results(lakehouse).states(known_video(lakehouse, video) if video else None, state=state, limit=limit)
+        found = Results(lakehouse).states(standing_video(lakehouse, video) if video else None, state=state, limit=limit)
     if as_json:
         for row in found.rows:
             print_json(row)
@@ -134,7 +134,7 @@ def show(video: str, as_json: bool) -> None:
 
     with lakehouse_in_use() as lakehouse:
         results = Results(lakehouse)
-        video_id = known_video(lakehouse, video)
+        video_id = standing_video(lakehouse, video)
         content = {"video_id": video_id, **results.content(video_id), "made": results.made(video_id)}
     (print_json if as_json else print_video)(content)
 
@@ -163,27 +163,8 @@ def sql(query: str, as_json: bool, as_csv: bool) -> None:
             print_answer(answer)
 
 
-@main.command()
-@click.argument("video")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@json_option
-def delete(video: str, yes: bool, as_json: bool) -> None:
-    """Remove everything of one video.
-
-    Its objects, its rows and its partition go; what was removed is said.
-    """
-    from moments.printing import print_json
-    from moments.takedown import take_down
-
-    with lakehouse_in_use() as lakehouse:
-        video_id = known_video(lakehouse, video)
-        if not yes:
-            click.confirm(f"Remove everything of {video_id}?", abort=True, err=True)
-        removed = take_down(lakehouse, video_id)
-    if as_json:
-        print_json(removed)
-    else:
-        click.echo(f"Removed {video_id}: {removed['objects']} objects, {removed['rows']} rows, its partition.")
+main.add_command(cancel)
+main.add_command(delete)
 
 
 @main.group()

@@ -16,6 +16,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+
 
 def options_of_a_submission(command: Command) -> Command:
     """The options that `process` and `submit` share; each is a field of Options."""
@@ -29,6 +31,7 @@ def options_of_a_submission(command: Command) -> Command:
             click.option("--generation-model", metavar="KEY", help="Model that finds the moments."),
             click.option("--refinement-model", metavar="KEY", help="Model that refines them."),
             click.option("--force", is_flag=True, default=None, help="Make everything again, also what is there."),
+            click.option("--revive", is_flag=True, default=None, help="Bring the video back if it was taken down."),
         ]
     ):
         command = option(command)
@@ -54,19 +57,31 @@ def all_sources(sources: tuple[str, ...]) -> list[str]:
 
 
 def known_video(lakehouse: Lakehouse, video: str) -> str:
-    """A video id that the lakehouse knows; a URL or a file's name is a video too."""
+    """A video id that the lakehouse knows, also one that was taken down; a URL or a file's name is a video too."""
     from moments.results import Results
 
-    results = Results(lakehouse)
+    results, named = Results(lakehouse), _named(video)
     if results.has_video(video):
         return video
+    for video_id in lakehouse.intake.taken_down({video, named or video}):
+        return video_id
     query = """
     select distinct video_id from public.url_intake
     where video_id is not null and (url = :typed or name = :typed or video_id = :named)"""
-    found = results.rows(query, typed=video, named=_named(video))
+    found = results.rows(query, typed=video, named=named)
     if len(found) != 1:
         raise click.UsageError(f"No video {video!r} is known: `moments status` lists them.")
     return str(found[0]["video_id"])
+
+
+def standing_video(lakehouse: Lakehouse, video: str) -> str:
+    """As `known_video`. Raises PermanentError for a video that was taken down."""
+    video_id = known_video(lakehouse, video)
+    tombstone = lakehouse.intake.taken_down({video_id}).get(video_id)
+    refusal = tombstone and tombstone.refusal(revive=False)
+    if refusal:
+        raise refusal
+    return video_id
 
 
 def _named(video: str) -> str | None:

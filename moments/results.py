@@ -15,6 +15,13 @@ from moments_resources.tables import ASSET_TABLES
 Json = dict[str, Any]
 
 _ENDED = {"completed", "failed", "cancelled"}
+#: The state of a submission whose row is gone.
+_REMOVED: Json = {
+    "state": "cancelled",
+    "failed_asset": None,
+    "class": "cancelled",
+    "cause": "The video was taken down: submit it with --revive if it is to come back.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,8 @@ class Results:
 
     def submission(self, row: IntakeRow, source: str) -> Json:
         """One submission's result, as `moments process --json` prints it."""
-        state = self.rows("select * from public.intake_state where intake_id = :id", id=row.intake_id)[0]
+        found = self.rows("select * from public.intake_state where intake_id = :id", id=row.intake_id)
+        state = found[0] if found else _REMOVED | {"video_id": row.video_id, "intake_id": row.intake_id}
         video_id = state["video_id"]
         if state["state"] == "duplicate":
             # Its result is the result of the submission that came first.
@@ -136,7 +144,10 @@ class Results:
         join public.intake_state first
           on first.intake_id = case when mine.state = 'duplicate' then mine.duplicate_of else mine.intake_id end
         where mine.intake_id = :id"""
-        found = self.rows(query, id=intake_id)[0]
+        rows = self.rows(query, id=intake_id)
+        if not rows:  # taken down meanwhile
+            return Standing(intake_id, has_ended=True, has_failed=False, tries=0)
+        found = rows[0]
         return Standing(found["intake_id"], found["state"] in _ENDED, found["failed"], found["tries"])
 
     def rows(self, query: str, **parameters: object) -> list[Json]:
@@ -230,7 +241,9 @@ with sound as materialized (
       and not exists (select from sound where sound.intake_id = s.intake_id)
 ), newest as materialized (
     select distinct on (video_id, case when video_id is null then intake_id end) *
-    from submissions order by video_id, case when video_id is null then intake_id end, intake_id desc
+    from submissions s
+    where not exists (select from public.tombstones t where t.video_id = s.video_id)
+    order by video_id, case when video_id is null then intake_id end, intake_id desc
 ), counts as (
     select jsonb_object_agg(state, videos) as counts
     from (select state, count(*) as videos from newest group by state) by_state

@@ -69,21 +69,26 @@ def run_submission(lakehouse: Lakehouse, intake_id: int) -> bool:
     with DagsterInstance.get() as instance:
         apply_pools(instance, lakehouse.settings)
         result = _execute(lakehouse, instance, accepted[0])
+        if result is None:
+            return False
         if not result.success:
             _record_unrecorded(lakehouse, result, accepted[0])
             lakehouse.history.end_run(result.run_id, _end_of_run(result), intake_id=intake_id)
         return bool(result.success)
 
 
-def _execute(lakehouse: Lakehouse, instance: DagsterInstance, accepted: Accepted) -> ExecuteInProcessResult:
+def _execute(lakehouse: Lakehouse, instance: DagsterInstance, accepted: Accepted) -> ExecuteInProcessResult | None:
+    """The run; None where its video was stopped before it began."""
     from moments.definitions import definitions
     from moments_assets.jobs import process_video
     from moments_assets.partitions import videos
 
-    instance.add_dynamic_partitions(str(videos.name), [accepted.video_id])
     job = definitions().resolve_job_def(process_video.name)
     # One run a video at a time, as dagster.yaml has it for the daemon: two would make each other's inputs stale.
     with lakehouse.database.lock(f"video:{accepted.video_id}"):
+        if not lakehouse.intake.is_wanted(accepted.row.intake_id):
+            return None
+        instance.add_dynamic_partitions(str(videos.name), [accepted.video_id])
         return job.execute_in_process(
             instance=instance,
             partition_key=accepted.video_id,

@@ -24,6 +24,12 @@ class Options(BaseModel):
     generation_model: str | None = Field(None, min_length=1, description="Model that finds the moments.")
     refinement_model: str | None = Field(None, min_length=1, description="Model that refines them.")
     force: bool | None = Field(None, description="Make everything again, also what is there.")
+    revive: bool | None = Field(None, description="Bring the video back if it was taken down.")
+
+    @property
+    def of_a_run(self) -> dict[str, object]:
+        """What a run is told. Whether the video may come back is decided when its submission is taken in."""
+        return self.model_dump(exclude_none=True, exclude={"revive"})
 
     @field_validator("query", "generation_model", "refinement_model")
     @classmethod

@@ -6,16 +6,28 @@ theirs. So whoever stops a video sees every attempt that has begun, and none beg
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, any_, exists, func, literal, or_, select
+from collections.abc import Collection
 
-from moments_core.errors import CancelledError, PermanentError
+from sqlalchemy import Connection, any_, exists, func, literal, or_, select, text
+
+from moments_core.errors import CancelledError
+from moments_resources import tombstones
 from moments_resources.database import lock_key
-from moments_resources.tables import cancellations, tombstones
+from moments_resources.tables import cancellations
+from moments_resources.tombstones import Tombstone
 
 
 def enter(connection: Connection, video_id: str) -> None:
     """Keep the gate open until the transaction ends; waits for whoever has shut it."""
     connection.execute(select(func.pg_advisory_xact_lock_shared(_key(video_id))))
+
+
+def enter_all(connection: Connection, video_ids: Collection[str]) -> None:
+    """As `enter`, for many videos in one statement."""
+    keys = sorted(map(_key, video_ids))
+    connection.execute(
+        text("select count(pg_advisory_xact_lock_shared(key)) from unnest(cast(:keys as bigint[])) key"), {"keys": keys}
+    )
 
 
 def shut(connection: Connection, video_id: str) -> None:
@@ -28,8 +40,10 @@ def check(connection: Connection, video_id: str, *, run_id: str, intake_id: int 
 
     Raises PermanentError for a video that was taken down, CancelledError for a run or submission that was cancelled.
     """
-    if connection.scalar(select(tombstones.c.deleted_at).where(tombstones.c.video_id == video_id)) is not None:
-        raise PermanentError(f"{video_id} was taken down: submit it with --revive if it is to come back.")
+    taken_down = tombstone(connection, video_id)
+    refusal = taken_down and taken_down.refusal(revive=False)
+    if refusal:
+        raise refusal
     stopped = select(
         exists().where(
             cancellations.c.video_id == video_id,
@@ -41,6 +55,11 @@ def check(connection: Connection, video_id: str, *, run_id: str, intake_id: int 
     )
     if connection.scalar(stopped):
         raise CancelledError("This was cancelled: submit it again if that was a mistake.")
+
+
+def tombstone(connection: Connection, video_id: str) -> Tombstone | None:
+    """The tombstone of a video that was taken down; to be asked with the gate open."""
+    return tombstones.find(connection, [video_id]).get(video_id)
 
 
 def _key(video_id: str) -> int:

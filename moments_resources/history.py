@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, insert, or_, select, text, update
 
 from moments_core.errors import (
     DIED,
@@ -81,7 +81,7 @@ class History:
             gate.check(connection, video_id, run_id=run_id, intake_id=intake_id)
             self._close_overtaken(connection, video_id, asset)
             _unsettle(connection, intake_id)
-            return _new_attempt(connection, video_id, asset, run_id=run_id, intake_id=intake_id)
+            return new_attempt(connection, video_id, asset, run_id=run_id, intake_id=intake_id)
 
     def close_reused(self, attempt: Attempt) -> None:
         """The attempt found that the current version is what it would make. Raises as `check_fence`."""
@@ -100,12 +100,9 @@ class History:
 
         An attempt that was to be tried again is open where it was not.
         """
-        open_one, newer = pipeline_history.c, pipeline_history.alias("newer").c
-        same = (newer.video_id == open_one.video_id) & (newer.asset == open_one.asset)
-        is_tried_again = exists().where(same, newer.attempt_id > open_one.attempt_id)
-        is_open = or_(open_one.outcome == "running", and_(open_one.outcome == "retrying", ~is_tried_again))
+        of_run = and_(pipeline_history.c.run_id == run_id, open_ones())
         with self.database.begin() as connection:
-            return self._close_bad(connection, and_(open_one.run_id == run_id, is_open), run_id, error)
+            return self._close_bad(connection, of_run, run_id, error)
 
     def end_run(self, run_id: str, error: MomentsError, *, intake_id: int | None = None) -> None:
         """A run is over without success: nothing that it worked for stays open.
@@ -131,8 +128,10 @@ class History:
             pipeline_history.c.run_id == run_id,
         )
         with self.database.begin() as connection:
-            if connection.execute(recorded.limit(1)).first() is None:
-                row = _new_attempt(connection, video_id, asset, run_id=run_id, intake_id=intake_id)
+            gate.enter(connection, video_id)
+            # Of a video that was taken down nothing is kept, also not what a straggler has to say.
+            if gate.tombstone(connection, video_id) is None and connection.execute(recorded.limit(1)).first() is None:
+                row = new_attempt(connection, video_id, asset, run_id=run_id, intake_id=intake_id)
                 self._close_bad(connection, pipeline_history.c.attempt_id == row.attempt_id, run_id, error)
 
     def note_progress(self, attempt: Attempt, done: float) -> None:
@@ -281,7 +280,16 @@ def _short(value: object) -> object:
     return plain if isinstance(plain, (int, float)) or plain is None else storable_text(str(plain))[:4000]
 
 
-def _new_attempt(connection: Connection, video_id: str, asset: str, *, run_id: str, intake_id: int | None) -> Attempt:
+def open_ones() -> ColumnElement[bool]:
+    """Attempts that have not ended: running, or to be tried again within their run and not yet."""
+    this, newer = pipeline_history.c, pipeline_history.alias("newer").c
+    same = (newer.video_id == this.video_id) & (newer.asset == this.asset)
+    is_tried_again = exists().where(same, newer.attempt_id > this.attempt_id)
+    return or_(this.outcome == "running", and_(this.outcome == "retrying", ~is_tried_again))
+
+
+def new_attempt(connection: Connection, video_id: str, asset: str, *, run_id: str, intake_id: int | None) -> Attempt:
+    """A row for an attempt that runs from now on; the video's gate is held."""
     # `note_failure` comes without a turn: two at once must not take the same number.
     one_by_one = text("select pg_advisory_xact_lock(hashtextextended(:name, 0))")
     connection.execute(one_by_one, {"name": f"attempt:{video_id}:{asset}"})

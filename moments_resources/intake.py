@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, insert, text, update
+from sqlalchemy import Connection, func, insert, text, update
 
 from moments_core.errors import FailureClass, MomentsError, PermanentError, SourceError
 from moments_core.options import Options
 from moments_core.source import video_id_for_content
+from moments_resources import gate, tombstones
 from moments_resources.database import Database
 from moments_resources.downloader import identify
 from moments_resources.history import evidence_of
@@ -20,6 +21,7 @@ from moments_resources.storable import storable_text
 from moments_resources.store.file import file_sha256
 from moments_resources.store.interface import ObjectStore, safe_name
 from moments_resources.tables import ASSET_TABLES, pipeline_history, url_intake
+from moments_resources.tombstones import Tombstone
 
 UPLOAD = "upload:"
 # Up to the last @ of the host part, and further where a password may hold a slash: too much is better than too little.
@@ -38,6 +40,7 @@ class IntakeRow:
     options: Mapping[str, object]
     priority: int
     name: str | None
+    listed_in: int | None = None
 
     @property
     def upload_key(self) -> str | None:
@@ -64,6 +67,12 @@ def name_video(url: str) -> str:
     return identify(url)
 
 
+def upload_prefix(video_id: str) -> str | None:
+    """What the keys of a video's uploads start with, whatever the files were called; None for a web address."""
+    content = video_id.removeprefix("file-")
+    return f"uploads/{content}" if content != video_id else None
+
+
 class Intake:
     """Reads and writes url_intake. A row, once in, is changed in one way only: it is given its video's name."""
 
@@ -76,12 +85,13 @@ class Intake:
 
         A URL is kept as it was submitted, its fragment aside: it is what will be fetched, and a signed query does not
         survive being put in order. Its normal form gives the video's name alone.
-        Every submission makes a row. One that can't be worked on is refused at once, be it for the source or for a
-        store that does not take it, with its reason kept beside the row: `refusal` tells.
+        Every submission makes a row. One that can't be worked on is refused at once, be it for the source, for a
+        video that was taken down, or for a store that does not take it, with its reason kept beside the row:
+        `refusal` tells.
         """
         asked: dict[str, Any] = {"submitted_by": submitted_by, "priority": priority}
         try:
-            return self._insert(options, **self._identified(source), **asked)
+            return self._insert(options, **self._identified(source, options), **asked)
         except MomentsError as error:
             row = self._insert(options, url=_without_secrets(source), video_id=None, name=None, **asked)
             self.refuse(row, error)
@@ -118,6 +128,14 @@ class Intake:
         """The submissions that a list became, in its order."""
         return self._select("where i.listed_in = :id order by i.intake_id", id=intake_id)
 
+    def is_wanted(self, intake_id: int) -> bool:
+        """Whether a submission is still there and was not cancelled."""
+        query = text("""
+            select exists (select from public.url_intake where intake_id = :id)
+               and not exists (select from public.cancellations where cast(:id as bigint) = any(intake_ids))""")
+        with self._database.begin() as connection:
+            return bool(connection.scalar(query, {"id": intake_id}))
+
     def unregistered(self, limit: int) -> list[IntakeRow]:
         """Submissions that nobody has looked at, the oldest first.
 
@@ -126,14 +144,32 @@ class Intake:
         """
         return self._select("where i.registered_at is null and not i.settled order by i.intake_id limit :n", n=limit)
 
-    def name_rows(self, names: Mapping[int, str]) -> None:
-        """Give rows (by their numbers) the names of their videos; for good."""
+    def taken_down(self, video_ids: Collection[str]) -> dict[str, Tombstone]:
+        """The tombstones of those of the videos that were taken down."""
+        with self._database.begin() as connection:
+            return tombstones.find(connection, video_ids)
+
+    def name_rows(self, names: Mapping[int, str], *, revived: Collection[str] = ()) -> set[int]:
+        """Give rows (by their numbers) the names of their videos, for good; says which of them may be worked on.
+
+        Tombstones of `revived` videos go. A row is left as it is where its video was taken down after its tombstone
+        was looked up.
+        """
+        with self._database.begin() as connection:
+            gate.enter_all(connection, set(names.values()))
+            found = tombstones.find(connection, set(names.values()))
+            back = {video_id for video_id in revived if video_id in found and found[video_id].verified_at is not None}
+            tombstones.lift(connection, back)
+            left = {number: video_id for number, video_id in names.items() if video_id not in found.keys() - back}
+            self._name(connection, left)
+        return set(left)
+
+    def _name(self, connection: Connection, names: Mapping[int, str]) -> None:
         change = text("""
             update public.url_intake i set video_id = n.video_id
             from unnest(cast(:ids as bigint[]), cast(:names as text[])) as n (intake_id, video_id)
             where i.intake_id = n.intake_id and i.video_id is null""")
-        with self._database.begin() as connection:
-            connection.execute(change, {"ids": list(names), "names": list(names.values())})
+        connection.execute(change, {"ids": list(names), "names": list(names.values())})
 
     def mark_registered(self, intake_ids: Sequence[int]) -> None:
         """The partitions of these rows are made."""
@@ -179,7 +215,7 @@ class Intake:
             return connection.execute(change).rowcount
 
     def refuse(self, row: IntakeRow, error: MomentsError) -> None:
-        """Keep why a row can't be worked on, or was not; the row itself stays."""
+        """Keep why a row can't be worked on, or was not; the row itself stays. A row that is gone has no reason."""
         refused = insert(pipeline_history).values(
             asset=_REFUSED_IN,
             attempt=1,
@@ -195,8 +231,8 @@ class Intake:
         )
         settled = update(url_intake).where(url_intake.c.intake_id == row.intake_id).values(settled=True)
         with self._database.begin() as connection:
-            connection.execute(refused)
-            connection.execute(settled)
+            if connection.execute(settled).rowcount:
+                connection.execute(refused)
 
     def _open(self, where: str, limit: int, but: Sequence[int]) -> list[IntakeRow]:
         return self._select(
@@ -219,14 +255,16 @@ class Intake:
             tried = connection.scalar(tries, {"id": row.intake_id}) or 0
         return Unfinished(row, tuple(asset for asset in ASSET_TABLES if asset not in made), tried)
 
-    def _identified(self, source: str) -> dict[str, Any]:
+    def _identified(self, source: str, options: Options) -> dict[str, Any]:
         path = Path(source)
         if source and "://" not in source and _exists(path):
-            return self._uploaded(path)
+            return self._uploaded(path, options)
         return {"url": source.partition("#")[0], "video_id": identify(source), "name": None}
 
-    def _uploaded(self, path: Path) -> dict[str, Any]:
+    def _uploaded(self, path: Path, options: Options) -> dict[str, Any]:
         sha256 = _readable_sha256(path)
+        with self._database.begin() as connection:  # before its bytes come back
+            _check_tombstone(connection, video_id_for_content(sha256), options)
         key = f"uploads/{sha256}/{safe_name(path.name)}"
         if self._store.copy_in(path, key).sha256 != sha256:
             self._store.delete(key)
@@ -236,14 +274,24 @@ class Intake:
     def _insert(self, options: Options, **values: Any) -> IntakeRow:
         row = insert(url_intake).values(options=options.model_dump(exclude_none=True), **values)
         with self._database.begin() as connection:
+            if values["video_id"] is not None:
+                gate.enter(connection, values["video_id"])
+                _check_tombstone(connection, values["video_id"], options)
             intake_id = connection.execute(row.returning(url_intake.c.intake_id)).scalar_one()
         return self.row(intake_id)
 
     def _select(self, rest: str, **parameters: Any) -> list[IntakeRow]:
-        columns = "i.intake_id, i.url, i.video_id, i.options, i.priority, i.name"
+        columns = "i.intake_id, i.url, i.video_id, i.options, i.priority, i.name, i.listed_in"
         query = text(f"select {columns} from public.url_intake i {rest}")  # noqa: S608 - `rest` is written above
         with self._database.begin() as connection:
             return [IntakeRow(**row) for row in connection.execute(query, parameters).mappings()]
+
+
+def _check_tombstone(connection: Connection, video_id: str, options: Options) -> None:
+    found = tombstones.find(connection, [video_id]).get(video_id)
+    refusal = found and found.refusal(revive=bool(options.revive))
+    if refusal:
+        raise refusal
 
 
 def _exists(path: Path) -> bool:

@@ -22,7 +22,7 @@ class RunOptions(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def over(self, submitted: object) -> Options:
         """This run's options, completed by those of a submission. Raises SettingsError for a wrong one."""
-        asked = {name: getattr(self, name) for name in Options.model_fields}
+        asked = {name: getattr(self, name) for name in Options.model_fields if name in type(self).model_fields}
         above, below = read_options(asked), read_options(submitted).model_copy(update={"force": None})
         # Read again as one: each may be right alone, and the bounds of one contradict the other's.
         return read_options(below.model_dump(exclude_none=True) | above.model_dump(exclude_none=True))

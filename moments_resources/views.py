@@ -88,6 +88,13 @@ def _attempts_of(row: str) -> str:
     ) newest"""  # noqa: S608 - our own text
 
 
+def _equal_options(one: str, other: str) -> str:
+    """Whether two submissions ask for the same: that one brings its video back changes nothing of the result."""
+    # By adding it, not by taking it out: a row by SQL may hold a number, from which nothing can be taken.
+    revive = "jsonb_build_object('revive', null)"
+    return f"{one}.options || {revive} = {other}.options || {revive}"
+
+
 def _covered_by(row: str, depth: int) -> str:
     """The newest equal submission that began before and whose end is this one's end too. Once true, it stays so."""
     e, a, b = f"e{depth}", f"a{depth}", f"b{depth}"
@@ -97,7 +104,7 @@ def _covered_by(row: str, depth: int) -> str:
         select distinct intake_id from public.pipeline_history
         where video_id = {row}.video_id and intake_id < {row}.intake_id
     ) {b}
-    join public.url_intake {e} on {e}.intake_id = {b}.intake_id and {e}.options = {row}.options
+    join public.url_intake {e} on {e}.intake_id = {b}.intake_id and {_equal_options(e, row)}
     cross join lateral ({_attempts_of(e)}) {a}
     where case when {a}.running or {a}.again is not null then true
                when {a}.ended is not null then {a}.ended_at > {row}.submitted_at
@@ -111,7 +118,7 @@ def _covered_by(row: str, depth: int) -> str:
 def _first_of_those_that_wait(row: str) -> str:
     return f"""
     select e.intake_id from public.url_intake e
-    where e.video_id = {row}.video_id and e.options = {row}.options and e.intake_id <= {row}.intake_id
+    where e.video_id = {row}.video_id and {_equal_options("e", row)} and e.intake_id <= {row}.intake_id
       and not exists (select from public.pipeline_history where intake_id = e.intake_id)
       and ({_covered_by("e", 2)}) is null
     order by e.intake_id limit 1"""  # noqa: S608 - our own text

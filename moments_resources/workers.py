@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from moments_resources.database import Database
 from moments_resources.tables import workers
@@ -27,13 +29,19 @@ class Worker:
 
     def kill(self) -> None:
         """End the process if it is one of this machine's and still the same: it may be frozen, and wake up later."""
-        if self.host != socket.gethostname():
-            return
-        try:
-            if abs(_started(self.pid) - self.process_started) < _SAME_START_S:
+        if self.host == socket.gethostname() and not self.is_gone():
+            with suppress(psutil.Error):  # it is gone by now
                 psutil.Process(self.pid).kill()
-        except psutil.Error:  # it is gone
-            return
+
+    def is_gone(self) -> bool:
+        """Whether the process is known to have ended: this machine can tell of its own alone."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            same = abs(_started(self.pid) - self.process_started) < _SAME_START_S
+            return not same or psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
 
 
 class Workers:
@@ -70,11 +78,22 @@ class Workers:
             rows = connection.execute(select(*(workers.c[name] for name in names))).mappings()
             return [Worker(**row) for row in rows]
 
+    def ask_to_stop(self, run_ids: Collection[str], why: str) -> None:
+        """As the function of this name, in a transaction of its own."""
+        with self._database.begin() as connection:
+            ask_to_stop(connection, run_ids, why)
+
     def strike(self, worker: Worker) -> None:
         """Take a dead process from the table: should it wake up, it stops."""
         its = (workers.c.run_id == worker.run_id) & (workers.c.host == worker.host) & (workers.c.pid == worker.pid)
         with self._database.begin() as connection:
             connection.execute(delete(workers).where(its))
+
+
+def ask_to_stop(connection: Connection, run_ids: Collection[str], why: str) -> None:
+    """Let the processes of these runs stop: each learns of it with its next beat."""
+    theirs = workers.c.run_id.in_(run_ids) & workers.c.stop_reason.is_(None)
+    connection.execute(update(workers).where(theirs).values(stop_reason=why))
 
 
 def _started(pid: int) -> float:

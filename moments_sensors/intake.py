@@ -7,7 +7,7 @@ any point, or came twice, is made good by the next one.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from moments_sensors.reaper import end_of, intake_of
 if TYPE_CHECKING:
     from moments_resources.history import History
     from moments_resources.intake import Intake, IntakeRow
+    from moments_resources.tombstones import Tombstone
 
 IN_HAND = 40  # runs that wait or work at once, three times as many as are at work; the rest waits in our own table
 _REGISTER_S = 15.0  # of a tick, which Dagster ends after 60 s; naming 100 addresses takes about half a second
@@ -48,7 +49,12 @@ class Accepted:
     @property
     def run_config(self) -> dict[str, object]:
         """What the submission asks for, as the Launchpad would say it."""
-        return {"resources": {"run_options": {"config": self.options.model_dump(exclude_none=True)}}}
+        return {"resources": {"run_options": {"config": self.options.of_a_run}}}
+
+    @property
+    def revives(self) -> bool:
+        """Whether it brings its video back. An entry of a list never does: nobody has named that video."""
+        return bool(self.options.revive) and self.row.listed_in is None
 
     @property
     def tags(self) -> dict[str, str]:
@@ -92,16 +98,27 @@ def decide(row: IntakeRow) -> Accepted | Refused:
         return Refused(row, error)
 
 
+def admit(decision: Accepted | Refused, taken_down: Mapping[str, Tombstone]) -> Accepted | Refused:
+    """The decision, with the videos in mind that were taken down: none comes back by accident."""
+    if isinstance(decision, Refused) or decision.video_id not in taken_down:
+        return decision
+    refusal = taken_down[decision.video_id].refusal(revive=decision.revives)
+    return Refused(decision.row, refusal) if refusal else decision
+
+
 def take_in(intake: Intake, rows: Sequence[IntakeRow]) -> list[Accepted]:
     """Name the rows that can be worked on, and keep the reason of those that can't."""
+    decisions = [decide(row) for row in rows]
+    taken_down = intake.taken_down({item.video_id for item in decisions if isinstance(item, Accepted)})
     accepted = []
-    for decision in map(decide, rows):
+    for decision in [admit(item, taken_down) for item in decisions]:
         if isinstance(decision, Refused):
             intake.refuse(decision.row, decision.error)
         else:
             accepted.append(decision)
-    intake.name_rows({item.row.intake_id: item.video_id for item in accepted})
-    return accepted
+    names = {item.row.intake_id: item.video_id for item in accepted}
+    named = intake.name_rows(names, revived={item.video_id for item in accepted if item.revives})
+    return [item for item in accepted if item.row.intake_id in named]
 
 
 def register(intake: Intake, instance: dg.DagsterInstance, *, seconds: float = _REGISTER_S) -> int:

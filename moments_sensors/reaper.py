@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SILENT_S = 20.0  # six beats; a machine that is short of CPU misses one or two
 #: A run without a process: it loads its code (5 s of CPU, beside eleven others), or has just put its last step down.
 ALONE_S = {DagsterRunStatus.STARTING: 90.0, DagsterRunStatus.STARTED: 45.0, DagsterRunStatus.CANCELING: 30.0}
+#: A run that was terminated in the UI, and its process does not know: the code server that started it is away, or
+#: `moments process` did.
+UNHEEDED_S = 8.0
 _LONGEST_GAP_S = 10.0  # between two looks; what is beyond was a pause of ours, not a silence of theirs
 
 _ENDED = "The run ended before this was done: submit it again."
@@ -62,11 +65,13 @@ class Reaper:
     _hearts: Silence = field(default_factory=Silence)
     _alone: Silence = field(default_factory=Silence)
     _unheard: Silence = field(default_factory=Silence)
+    _terminated: Silence = field(default_factory=Silence)
 
     def reap(self, instance: DagsterInstance) -> list[str]:
         """One look; the ids of the runs that were ended. Can be repeated at any point, also by two at once."""
         alive, dead = self._by_heart(self.workers.all())
         ended = [self._bury(instance, workers) for run_id, workers in dead.items() if run_id not in alive]
+        self._pass_on_terminations(instance, alive)
         ended += self._end_abandoned(instance, alive)
         return ended + self._end_unheard(instance, alive)
 
@@ -93,6 +98,17 @@ class Reaper:
         for worker in workers:
             self.workers.strike(worker)
         return run_id
+
+    def _pass_on_terminations(self, instance: DagsterInstance, alive: set[str]) -> None:
+        """Tell processes that their run was terminated, where Dagster's own word did not reach them.
+
+        Not at once: a second interrupt would meet a process that is putting its step down.
+        """
+        asked = [DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED]
+        runs = instance.get_runs(RunsFilter(run_ids=list(alive), statuses=asked)) if alive else []
+        silent = self._terminated.look({run.run_id: "terminated" for run in runs})
+        if unheeded := [str(run_id) for run_id, seconds in silent.items() if seconds >= UNHEEDED_S]:
+            self.workers.ask_to_stop(unheeded, _CANCELLED)
 
     def _end_abandoned(self, instance: DagsterInstance, alive: set[str]) -> list[str]:
         """End what Dagster takes to be at work, and nobody is."""

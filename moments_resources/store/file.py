@@ -57,6 +57,10 @@ class FileStore:
         self._prune(path.parent)
         return True
 
+    def size(self, key: str) -> int | None:
+        path = self._path(key)
+        return path.stat().st_size if path.is_file() else None
+
     def keys(self, prefix: str = "") -> Iterator[str]:
         inner = prefix.rpartition("/")[0]
         start = self._path(inner) if inner else self.root  # one video's objects, without a walk through all others

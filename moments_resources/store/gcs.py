@@ -91,6 +91,10 @@ class GcsStore:
         self._cache.drop(self._entry(key))
         return self._bucket.delete(self._name(key))
 
+    def size(self, key: str) -> int | None:
+        there = self._bucket.find(self._name(key))
+        return None if there is None else there.bytes
+
     def keys(self, prefix: str = "") -> Iterator[str]:
         inner = prefix.rpartition("/")[0]
         if inner:

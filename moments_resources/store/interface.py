@@ -60,6 +60,10 @@ class ObjectStore(Protocol):
         """Remove the object; says whether there was one."""
         ...
 
+    def size(self, key: str) -> int | None:
+        """Bytes of the object; None where there is none."""
+        ...
+
     def keys(self, prefix: str = "") -> Iterator[str]:
         """The keys that start with `prefix`, in order. What is no object of ours is not among them."""
         ...
