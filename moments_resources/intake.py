@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sqlalchemy import func, insert, text, update
 from moments_core.errors import FailureClass, MomentsError, PermanentError, SourceError
 from moments_core.options import Options
 from moments_core.source import parse_url, video_id_for_content
+from moments_resources import uploads
 from moments_resources.database import Database
 from moments_resources.downloader import identify
 from moments_resources.history import evidence_of
@@ -81,7 +83,8 @@ class Intake:
         """
         asked: dict[str, Any] = {"submitted_by": submitted_by, "priority": priority}
         try:
-            return self._insert(options, **self._identified(source), **asked)
+            with self._identified(source) as values:
+                return self._insert(options, **values, **asked)
         except MomentsError as error:
             row = self._insert(options, url=_without_secrets(source), video_id=None, name=None, **asked)
             self.refuse(row, error)
@@ -217,14 +220,18 @@ class Intake:
             tried = connection.scalar(tries, {"id": row.intake_id}) or 0
         return Unfinished(row, tuple(asset for asset in ASSET_TABLES if asset not in made), tried)
 
-    def _identified(self, source: str) -> dict[str, Any]:
+    @contextmanager
+    def _identified(self, source: str) -> Iterator[dict[str, Any]]:
+        """What a source says of its row; a file is in the store, and stays there until the row is in the table."""
         path = Path(source)
         if source and "://" not in source and _exists(path):
-            return self._uploaded(path)
-        return {"url": source.partition("#")[0], "video_id": identify(source), "name": None}
+            sha256 = _readable_sha256(path)
+            with uploads.in_use(self._database, sha256):
+                yield self._uploaded(path, sha256)
+        else:
+            yield {"url": source.partition("#")[0], "video_id": identify(source), "name": None}
 
-    def _uploaded(self, path: Path) -> dict[str, Any]:
-        sha256 = _readable_sha256(path)
+    def _uploaded(self, path: Path, sha256: str) -> dict[str, Any]:
         key = f"uploads/{sha256}/{safe_name(path.name)}"
         if self._store.copy_in(path, key).sha256 != sha256:
             self._store.delete(key)

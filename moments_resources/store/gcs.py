@@ -91,6 +91,16 @@ class GcsStore:
         self._cache.drop(self._entry(key))
         return self._bucket.delete(self._name(key))
 
+    def size(self, key: str) -> int | None:
+        found = self._bucket.find(self._name(key))
+        return None if found is None else found.bytes
+
+    def leftovers(self) -> list[Path]:
+        return self._cache.leftovers()
+
+    def tidy(self) -> int:
+        return self._cache.tidy()
+
     def keys(self, prefix: str = "") -> Iterator[str]:
         inner = prefix.rpartition("/")[0]
         if inner:

@@ -60,6 +60,18 @@ class ObjectStore(Protocol):
         """Remove the object; says whether there was one."""
         ...
 
+    def size(self, key: str) -> int | None:
+        """Bytes of an object; None where there is none."""
+        ...
+
+    def leftovers(self) -> list[Path]:
+        """What processes that died left half done on this machine."""
+        ...
+
+    def tidy(self) -> int:
+        """Remove the leftovers; says how many there were. What is in use stays."""
+        ...
+
     def keys(self, prefix: str = "") -> Iterator[str]:
         """The keys that start with `prefix`, in order. What is no object of ours is not among them."""
         ...
