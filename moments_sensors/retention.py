@@ -1,6 +1,6 @@
 """Retention: what is no longer needed goes, every night and by `moments clean`, one clean at a time."""
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: Dagster compares the type of `context` itself, not its name.
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ LOCK = "retention"
 Tell = Callable[[str], object]
 
 
-def parts(retention: Retention, instance: dg.DagsterInstance) -> list[Part[Any]]:
+def parts(retention: "Retention", instance: dg.DagsterInstance) -> "list[Part[Any]]":
     """What is cleaned, in order: objects that were noted the last times go before new ones are noted."""
     from moments_resources.retention.leftovers import Leftovers, OldLogs, OldSpending
     from moments_resources.retention.objects import Garbage, Look
@@ -38,14 +38,14 @@ def parts(retention: Retention, instance: dg.DagsterInstance) -> list[Part[Any]]
     ]
 
 
-def look_ahead(retention: Retention, instance: dg.DagsterInstance, tell: Tell) -> Cleaned:
+def look_ahead(retention: "Retention", instance: dg.DagsterInstance, tell: Tell) -> "Cleaned":
     """What a clean would remove at this moment; changes nothing."""
     from moments_resources.retention.part import survey
 
     return survey(parts(retention, instance), retention.limits, tell)
 
 
-def clean(retention: Retention, instance: dg.DagsterInstance, tell: Tell) -> Cleaned:
+def clean(retention: "Retention", instance: dg.DagsterInstance, tell: Tell) -> "Cleaned":
     """Remove what may go; says what went. Raises ServiceError where another clean is at work."""
     from moments_resources.retention.part import remove
 
