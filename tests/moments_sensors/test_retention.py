@@ -36,7 +36,7 @@ def talk(context):  # type: ignore[no-untyped-def]
     if context.run.tags.get("fails"):
         raise dg.Failure("No.", allow_retries=False)
     yield dg.AssetCheckResult(check_name="sound", passed=True)
-    yield dg.Output(1, data_version=dg.DataVersion(context.run_id))
+    yield dg.Output(1, data_version=dg.DataVersion(context.run.run_id))
 
 
 @pytest.fixture
@@ -197,8 +197,8 @@ def commit(lakehouse: Lakehouse, tmp_path: Path, video: str, *names: str) -> Non
 
 @pytest.fixture
 def grown(lakehouse: Lakehouse, instance: dg.DagsterInstance, tmp_path: Path, sql: Any) -> Retention:
-    """An installation with something of everything: 60 videos with an old version each, garbage, runs."""
-    for number in range(60):
+    """An installation with something of everything: 30 videos with an old version each, garbage, runs."""
+    for number in range(30):
         for name in ("old.jpg", "new.jpg"):
             commit(lakehouse, tmp_path, f"web-{number}", name)
     sql("update artifacts set superseded_at = superseded_at - cast(:old as interval)")
@@ -219,18 +219,18 @@ def test_what_is_current_stays_and_the_rest_goes(
 ) -> None:
     before = rows(sql)
     ahead = look_ahead(grown, instance, print)
-    assert (ahead["versions"], ahead["rows"], ahead["runs"], ahead["seen"]) == (60, 0, 1, 120)
+    assert (ahead["versions"], ahead["rows"], ahead["runs"], ahead["seen"]) == (30, 0, 1, 60)
     assert rows(sql) == before
-    assert len(list(grown.store.keys())) == 120
+    assert len(list(grown.store.keys())) == 60
     told: list[str] = []
     went = clean(grown, instance, told.append)
-    assert (went["versions"], went["rows"], went["runs"], went["found"]) == (60, 60, 1, 60)
-    assert any(line.startswith("superseded versions: 60 versions") for line in told)
-    assert clean(grown, instance, told.append)["objects"] == 60
+    assert (went["versions"], went["rows"], went["runs"], went["found"]) == (30, 30, 1, 30)
+    assert any(line.startswith("superseded versions: 30 versions") for line in told)
+    assert clean(grown, instance, told.append)["objects"] == 30
     assert all(key.endswith("new.jpg") for key in list(grown.store.keys()))
-    assert sql("select count(*) from scene_cuts") == [60]
+    assert sql("select count(*) from scene_cuts") == [30]
     again = clean(grown, instance, told.append)
-    assert +again == {"seen": 60}
+    assert +again == {"seen": 30}
 
 
 def test_a_clean_while_another_is_at_work_says_so(grown: Retention, instance: dg.DagsterInstance) -> None:
@@ -258,8 +258,8 @@ def dying(method, after, calls=[]):
         return done
     return called
 
-versions.OldVersions.remove = dying(versions.OldVersions.remove, 20)
-objects.Garbage._removed = dying(objects.Garbage._removed, 20, [])
+versions.OldVersions.remove = dying(versions.OldVersions.remove, 10)
+objects.Garbage._removed = dying(objects.Garbage._removed, 10, [])
 lakehouse = connect(load_settings())
 prepare_dagster(lakehouse.settings)
 house = retention_of(lakehouse)
@@ -273,22 +273,22 @@ def test_a_clean_that_was_killed_in_its_middle_is_repeated(
 ) -> None:
     killed = lambda: subprocess.run([sys.executable, "-c", KILLED], check=False, capture_output=True).returncode  # noqa: E731
     assert killed() == -signal.SIGKILL  # among the versions
-    assert sql("select count(*) from artifacts") == [100]
+    assert sql("select count(*) from artifacts") == [50]
     clean(grown, instance, print)  # nobody holds the lock any more
-    assert sql("select count(*) from artifacts") == [60]
-    assert sql("select count(*) from garbage") == [60]
+    assert sql("select count(*) from artifacts") == [30]
+    assert sql("select count(*) from garbage") == [30]
     assert killed() == -signal.SIGKILL  # among the objects of one video
-    assert clean(grown, instance, print)["objects"] >= 40
-    assert sorted(key.rpartition("/")[2] for key in list(grown.store.keys())) == ["new.jpg"] * 60
+    assert clean(grown, instance, print)["objects"] >= 20
+    assert sorted(key.rpartition("/")[2] for key in list(grown.store.keys())) == ["new.jpg"] * 30
     assert sql("select count(*) from garbage") == [0]
 
 
 def test_the_job_cleans_and_says_what_went(grown: Retention, instance: dg.DagsterInstance, sql: Any) -> None:
     done = retention_job.execute_in_process(instance=instance, resources={"retention": grown})
     assert done.success
-    assert sql("select count(*) from artifacts") == [60]
+    assert sql("select count(*) from artifacts") == [30]
     (output,) = [event for event in done.all_node_events if event.is_successful_output]
-    assert output.event_specific_data.metadata["versions"].value == 60  # type: ignore[union-attr]
+    assert output.event_specific_data.metadata["versions"].value == 30  # type: ignore[union-attr]
     with grown.database.try_lock(LOCK):
         second = retention_job.execute_in_process(
             instance=instance, resources={"retention": grown}, raise_on_error=False
