@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from moments_core.errors import TransientError
+from moments_core.model_entry import Price
 from moments_resources import gate
 from moments_resources.catalogue import Artifact, Catalogue
 from moments_resources.models.calls import CallLedger
@@ -131,7 +132,7 @@ def test_replies_go_with_the_version_that_they_led_to_and_their_numbers_stay(
     def ask(question: str) -> None:
         attempt = catalogue.history.open_attempt(video_id, "moments", run_id="run-1")
         ledger = CallLedger(retention.database, attempt)
-        ledger.keep(ledger.begin("model", question, None), f"to {question}", seconds=1, cost=0.5)
+        ledger.keep(ledger.begin("model", question, None), f"to {question}", seconds=1, price=Price(per_hour=1800))
         catalogue.history.close_failed(attempt, TransientError("Away."), will_retry=False)
 
     ask("first")
