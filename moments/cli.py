@@ -167,6 +167,35 @@ main.add_command(cancel)
 main.add_command(delete)
 
 
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--bulk", is_flag=True, help="Also where that is over half of everything, or over 10,000 objects.")
+@json_option
+def clean(dry_run: bool, bulk: bool, as_json: bool) -> None:
+    """Remove what is no longer needed, as it is done every night.
+
+    Superseded versions, objects that nothing names, old runs and logs, leftovers of dead processes go; the settings
+    MOMENTS_KEEP_* say how long each is kept.
+    """
+    from moments import cleaning
+    from moments.printing import cleaned_json, print_cleaned, print_json
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
+    with lakehouse_in_use() as lakehouse:
+        if dry_run:
+            cleaned = cleaning.look_ahead(lakehouse, tell)
+        else:
+            if not bulk:
+                cleaning.check_bulk(lakehouse, cleaning.look_ahead(lakehouse, lambda _line: None))
+            cleaned = cleaning.clean(lakehouse, tell)
+    if as_json:
+        print_json({"dry_run": dry_run, **cleaned_json(cleaned)})
+    else:
+        print_cleaned(cleaned, "Would remove" if dry_run else "Removed")
+
+
 @main.group()
 def models() -> None:
     """List, change and test the models."""

@@ -52,7 +52,7 @@ def reaping(lakehouse: Lakehouse) -> Hook:
     """Ends what died: runs, attempts, slots, and the scratch folders of this machine's dead processes."""
     from dagster import DagsterInstance
 
-    from moments_resources.step import remove_abandoned
+    from moments_resources.store.locks import remove_abandoned
     from moments_resources.workers import Workers
     from moments_sensors.reaper import Reaper
 

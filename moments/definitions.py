@@ -16,6 +16,7 @@ from moments_resources.options import RunOptions
 from moments_sensors.health import health_sensor
 from moments_sensors.intake import intake_sensor
 from moments_sensors.reconcile import reconcile_sensor
+from moments_sensors.retention import nightly, retention_job
 
 if TYPE_CHECKING:
     from moments.remote_models import RemoteModels
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from moments_resources.makers import Choice
     from moments_resources.media.runner import FfmpegRunner
     from moments_resources.pools import Pools
+    from moments_resources.retention.part import Retention
     from moments_resources.speech import SpeechToText
     from moments_resources.table_io import TableIO
     from moments_sensors.health import Alerts
@@ -39,7 +41,8 @@ def definitions() -> dg.Definitions:
     return dg.Definitions(
         assets=[url_intake, *ASSETS],
         asset_checks=[healthy],
-        jobs=[process_video],
+        jobs=[process_video, retention_job],
+        schedules=[nightly],
         sensors=[intake_sensor, reconcile_sensor, health_sensor],
         # A process a run, steps one after the other: the cheapest, and the simplest to kill.
         executor=dg.in_process_executor,
@@ -51,6 +54,7 @@ def definitions() -> dg.Definitions:
             "health": _made_by(bound.health),
             "alerts": _made_by(bound.alerts),
             "store": _made_by(lambda: bound.lakehouse.store),
+            "retention": _made_by(bound.retention),
             "table_io": _io_manager(bound.table_io),
             "media_io": _io_manager(bound.media_io),
             "run_options": RunOptions.configure_at_launch(),
@@ -97,6 +101,11 @@ class Bindings:
         from moments_sensors.health import Alerts
 
         return Alerts(alert_webhook(self.settings), wait_s=60 * self.settings.alert_wait_minutes)
+
+    def retention(self) -> Retention:
+        from moments.cleaning import retention_of
+
+        return retention_of(self.lakehouse)
 
     def table_io(self) -> TableIO:
         from moments_resources.table_io import TableIO

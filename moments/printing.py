@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Protocol, Self
@@ -150,6 +150,34 @@ def _reason(state: Json) -> str:
     again = max(0.0, (state["not_before"] - datetime.now(UTC)).total_seconds())
     when = f"in {duration(again)}" if again else "now"
     return f"{reason} Failed {state['tries']} time{'' if state['tries'] == 1 else 's'}, again {when}."
+
+
+def print_cleaned(cleaned: Mapping[str, int], verb: str) -> None:
+    """`moments clean`."""
+    went = [f"{cleaned.get(name, 0):,} {words}" for name, words in _CLEANED.items() if cleaned.get(name)]
+    print_text(f"{verb}: {', '.join(went) or 'nothing'}.")
+    if cleaned.get("found"):
+        print_text(f"Noted for a later clean: {cleaned['found']:,} objects that no row names.")
+
+
+def cleaned_json(cleaned: Mapping[str, int]) -> Json:
+    """What went, each kind by its name; `found`: objects that were noted for a later clean."""
+    return {name: cleaned.get(name, 0) for name in (*_CLEANED, "found")}
+
+
+_CLEANED = {
+    "versions": "superseded versions",
+    "rows": "of their rows",
+    "replies": "replies of models",
+    "objects": "objects",
+    "bytes": "bytes of objects",
+    "runs": "runs",
+    "events": "events",
+    "cancellations": "cancellations",
+    "days": "days of spending",
+    "logs": "log files",
+    "leftovers": "leftovers of dead processes",
+}
 
 
 def print_answer(answer: Answer) -> None:

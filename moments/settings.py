@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     max_gigabytes: float = Field(20.0, gt=0, le=10_000, description="Largest video, in gigabytes.")
     tries: int = Field(MOST_TRIES, ge=1, le=100, description="Runs of a submission that may fail before it has failed.")
     max_list: int = Field(100, ge=1, le=10_000, description="Videos that one list may become.")
+    keep_versions_days: float = Field(30, ge=0, le=36_500, description="Days that superseded versions are kept.")
+    keep_runs_days: float = Field(30, ge=0, le=36_500, description="Days that ended runs and their logs are kept.")
+    keep_garbage_hours: float = Field(24, ge=0, le=87_600, description="Hours that objects without a row are kept.")
     cache_gigabytes: float = Field(50.0, gt=0, le=1_000_000, description="What this machine keeps of a gs:// store.")
 
     video_budget: Annotated[Budget, NoDecode] = Field(Budget(), description="Model calls a video: cost=1,tokens=…")

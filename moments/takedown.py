@@ -19,7 +19,7 @@ from moments.services import Lakehouse, prepare_dagster
 from moments_core.errors import ServiceError
 from moments_resources import gate, tombstones
 from moments_resources.intake import UPLOAD, upload_prefix
-from moments_resources.step import remove_abandoned
+from moments_resources.store.locks import remove_abandoned
 from moments_resources.tables import ASSET_TABLES, metadata, transcript_segments
 
 if TYPE_CHECKING:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from sqlalchemy import Connection, func, insert, text, update
 from moments_core.errors import FailureClass, MomentsError, PermanentError, SourceError
 from moments_core.options import Options
 from moments_core.source import video_id_for_content
-from moments_resources import gate, tombstones
+from moments_resources import gate, tombstones, uploads
 from moments_resources.database import Database
 from moments_resources.downloader import identify
 from moments_resources.history import evidence_of
@@ -91,7 +92,8 @@ class Intake:
         """
         asked: dict[str, Any] = {"submitted_by": submitted_by, "priority": priority}
         try:
-            return self._insert(options, **self._identified(source, options), **asked)
+            with self._identified(source, options) as values:
+                return self._insert(options, **values, **asked)
         except MomentsError as error:
             row = self._insert(options, url=_without_secrets(source), video_id=None, name=None, **asked)
             self.refuse(row, error)
@@ -255,16 +257,20 @@ class Intake:
             tried = connection.scalar(tries, {"id": row.intake_id}) or 0
         return Unfinished(row, tuple(asset for asset in ASSET_TABLES if asset not in made), tried)
 
-    def _identified(self, source: str, options: Options) -> dict[str, Any]:
+    @contextmanager
+    def _identified(self, source: str, options: Options) -> Iterator[dict[str, Any]]:
+        """What a source says of its row; a file is in the store, and stays there until the row is in the table."""
         path = Path(source)
         if source and "://" not in source and _exists(path):
-            return self._uploaded(path, options)
-        return {"url": source.partition("#")[0], "video_id": identify(source), "name": None}
+            sha256 = _readable_sha256(path)
+            with self._database.begin() as connection:  # before its bytes come back
+                _check_tombstone(connection, video_id_for_content(sha256), options)
+            with uploads.in_use(self._database, sha256):
+                yield self._uploaded(path, sha256)
+        else:
+            yield {"url": source.partition("#")[0], "video_id": identify(source), "name": None}
 
-    def _uploaded(self, path: Path, options: Options) -> dict[str, Any]:
-        sha256 = _readable_sha256(path)
-        with self._database.begin() as connection:  # before its bytes come back
-            _check_tombstone(connection, video_id_for_content(sha256), options)
+    def _uploaded(self, path: Path, sha256: str) -> dict[str, Any]:
         key = f"uploads/{sha256}/{safe_name(path.name)}"
         if self._store.copy_in(path, key).sha256 != sha256:
             self._store.delete(key)

@@ -19,7 +19,7 @@ from moments_core.options import Options
 from moments_resources.catalogue import Artifact, Catalogue, Draft, Recipe
 from moments_resources.history import Attempt
 from moments_resources.listing import submit_entries
-from moments_resources.store.locks import passing_lock, remove_unlocked
+from moments_resources.store.locks import lock_of, passing_lock, remove_abandoned
 from moments_resources.video_lists import ListFound
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ class Step:
         self._scratch.mkdir(parents=True, exist_ok=True)
         remove_abandoned(self._scratch)
         path = self._scratch / f"{self.attempt.attempt_id}-{uuid.uuid4().hex[:8]}"
-        self._resources.enter_context(passing_lock(_lock_of(path)))  # before there is a folder: none is without it
+        self._resources.enter_context(passing_lock(lock_of(path)))  # before there is a folder: none is without it
         self._resources.callback(shutil.rmtree, path, ignore_errors=True)
         path.mkdir()
         return path
@@ -193,17 +193,3 @@ class Step:
 def _add_note(error: BaseException, second: Exception) -> None:
     # The first error is the one to show; that it could not be recorded goes with it. The reaper ends the attempt.
     error.add_note(f"This failure could not be recorded: {second}")
-
-
-def _lock_of(folder: Path) -> Path:
-    return folder.with_suffix(".lock")
-
-
-def remove_abandoned(scratch: Path) -> None:
-    """Remove what killed processes left; a folder in use has a lock file that its process holds."""
-    if not scratch.exists():
-        return
-    remove_unlocked(scratch, "*.lock")
-    for path in scratch.iterdir():
-        if path.is_dir() and not _lock_of(path).exists():
-            shutil.rmtree(path, ignore_errors=True)

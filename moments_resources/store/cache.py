@@ -27,7 +27,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from moments_resources.store.file import disk_faults_named, file_sha256
-from moments_resources.store.locks import flocked, passing_lock, remove_unlocked
+from moments_resources.store.locks import (
+    abandoned,
+    flocked,
+    passing_lock,
+    remove_unlocked,
+    unlocked,
+)
 
 # A scan of all files costs about 10 us each; freeing a tenth at a time makes it rare.
 _ROOM_LEFT = 0.1
@@ -87,7 +93,7 @@ class LocalCache:
         """
         turns = self._folder("turns")
         with disk_faults_named(self.folder, "download cache", "MOMENTS_HOME"):
-            remove_unlocked(turns, "*.lock", lambda lock: _part_of(lock).unlink(missing_ok=True))
+            self._remove_parts(turns)
             with passing_lock(turns / f"{entry.id}.lock") as lock:
                 part = _part_of(lock)
                 part.unlink(missing_ok=True)  # of a process that was killed while we waited for it
@@ -125,6 +131,25 @@ class LocalCache:
             path = self._path(entry)
             if path.exists():
                 self._note_used(self._used() - _remove(path))
+
+    def leftovers(self) -> list[Path]:
+        """What processes that died left behind: files half brought in, and their leases."""
+        return [*abandoned(self.folder / "turns"), *unlocked(self.folder / "leases")]
+
+    def tidy(self) -> int:
+        """Remove the leftovers; says how many there were."""
+        if not self.folder.exists():
+            return 0
+        with self._exclusively():  # or a lease that is just being made would be taken for abandoned
+            leases = unlocked(self.folder / "leases")
+            remove_unlocked(self.folder / "leases")
+        parts = abandoned(self.folder / "turns")
+        self._remove_parts(self.folder / "turns")
+        return len(leases) + len(parts)
+
+    def _remove_parts(self, turns: Path) -> None:
+        # With their locks held: a turn at the same file may begin meanwhile.
+        remove_unlocked(turns, "*.lock", lambda lock: _part_of(lock).unlink(missing_ok=True))
 
     def _hold(self, entry: Entry) -> Path | None:
         path = self._path(entry)

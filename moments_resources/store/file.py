@@ -14,6 +14,7 @@ from pathlib import Path
 
 from moments_core.errors import PermanentError, ResourceError, ServiceError, SettingsError
 from moments_resources.store.interface import StoredObject, checked_key, is_key
+from moments_resources.store.locks import abandoned, lock_of, passing_lock, remove_abandoned
 
 _PRUNE_RACES = 100  # each takes a delete in the same folder within microseconds
 _INCOMING = ".incoming"  # keys never start with a dot, so nothing in here is an object
@@ -58,8 +59,17 @@ class FileStore:
         return True
 
     def size(self, key: str) -> int | None:
-        path = self._path(key)
-        return path.stat().st_size if path.is_file() else None
+        try:
+            return self._path(key).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def leftovers(self) -> list[Path]:
+        return abandoned(self.root / _INCOMING)
+
+    def tidy(self) -> int:
+        with disk_faults_named(self.root):
+            return remove_abandoned(self.root / _INCOMING)
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         inner = prefix.rpartition("/")[0]
@@ -73,24 +83,18 @@ class FileStore:
                         yield key
 
     def check(self) -> str:
-        with disk_faults_named(self.root):
-            probe = self._incoming()
+        with disk_faults_named(self.root), self._incoming() as probe:
             probe.write_bytes(b"moments")
-            probe.unlink()
             free = shutil.disk_usage(self.root).free
         return f"{self.root.resolve()} can be written; {free / 1e9:.1f} GB free."
 
     def _store(self, path: Path, key: str, bring: Callable[[Path, Path], object]) -> StoredObject:
         target = self._path(key)
-        with disk_faults_named(self.root):
-            incoming = self._incoming()
-            try:
-                bring(path, incoming)
-                stored = StoredObject(key, incoming.stat().st_size, _settled_sha256(incoming))
-                incoming.chmod(0o444)
-                self._publish(incoming, target, stored)
-            finally:
-                incoming.unlink(missing_ok=True)
+        with disk_faults_named(self.root), self._incoming() as incoming:
+            bring(path, incoming)
+            stored = StoredObject(key, incoming.stat().st_size, _settled_sha256(incoming))
+            incoming.chmod(0o444)
+            self._publish(incoming, target, stored)
         return stored
 
     def _publish(self, incoming: Path, target: Path, stored: StoredObject) -> None:
@@ -101,10 +105,17 @@ class FileStore:
                 raise PermanentError("The store has this key with other content.", key=stored.key) from None
         sync_folder(target.parent)
 
-    def _incoming(self) -> Path:
+    @contextmanager
+    def _incoming(self) -> Iterator[Path]:
+        """A path for a file on its way in. It is gone at the end; after a kill, its lock file shows that it may go."""
         folder = self.root / _INCOMING
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / uuid.uuid4().hex
+        path = folder / uuid.uuid4().hex
+        with passing_lock(lock_of(path)):
+            try:
+                yield path
+            finally:
+                path.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         return self.root / checked_key(key)

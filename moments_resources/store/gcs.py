@@ -92,8 +92,14 @@ class GcsStore:
         return self._bucket.delete(self._name(key))
 
     def size(self, key: str) -> int | None:
-        there = self._bucket.find(self._name(key))
-        return None if there is None else there.bytes
+        found = self._bucket.find(self._name(key))
+        return None if found is None else found.bytes
+
+    def leftovers(self) -> list[Path]:
+        return self._cache.leftovers()
+
+    def tidy(self) -> int:
+        return self._cache.tidy()
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         inner = prefix.rpartition("/")[0]

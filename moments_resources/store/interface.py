@@ -61,7 +61,15 @@ class ObjectStore(Protocol):
         ...
 
     def size(self, key: str) -> int | None:
-        """Bytes of the object; None where there is none."""
+        """Bytes of an object; None where there is none."""
+        ...
+
+    def leftovers(self) -> list[Path]:
+        """What processes that died left half done on this machine."""
+        ...
+
+    def tidy(self) -> int:
+        """Remove the leftovers; says how many there were. What is in use stays."""
         ...
 
     def keys(self, prefix: str = "") -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,49 @@ def remove_unlocked(folder: Path, pattern: str = "*", remove: Callable[[Path], o
                 if remove is not None:
                     remove(path)
                 path.unlink()
+
+
+def lock_of(path: Path) -> Path:
+    """The lock file of a thing that lies beside it: made before the thing, removed after it."""
+    return path.with_suffix(".lock")
+
+
+def abandoned(folder: Path) -> list[Path]:
+    """What dead processes left in a folder of things that each have their lock file, and their lock files."""
+    return [path for path in _listed(folder) if not is_held(lock_of(path))]
+
+
+def remove_abandoned(folder: Path) -> int:
+    """Remove what `abandoned` lists; says how much of it there was. Nothing in use is touched."""
+    found = abandoned(folder)
+    if found:
+        remove_unlocked(folder, "*.lock")
+        for path in found:
+            if not lock_of(path).exists():
+                _remove(path)
+    return len(found)
+
+
+def unlocked(folder: Path) -> list[Path]:
+    """Files that are nothing but locks, and that nobody holds."""
+    return [path for path in _listed(folder) if not is_held(path)]
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds a lock file."""
+    with _abandoned(path) as is_abandoned:
+        return path.exists() and not is_abandoned
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
