@@ -1,0 +1,69 @@
+"""`make faults`: submissions while everything around them fails, then repair, then the invariants.
+
+    python -m benchmarks.faults --seed 7 --faults 40
+
+A seed decides the plan, which is printed. Exit status 1 where an invariant does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.faults.plan import make_plan
+from benchmarks.faults.run import run_plan
+from benchmarks.report import report
+
+GOAL = {
+    **dict.fromkeys(
+        (
+            "lost",
+            "duplicated",
+            "stale_writes",
+            "leaked_slots",
+            "held_locks",
+            "orphan_processes",
+            "leftover_bytes",
+            "unexplained",
+            "wrong",
+        ),
+        0,
+    ),
+    "recovery_p95_s": 90.0,
+    "kinds": 20,
+}
+
+
+def main() -> int:
+    arguments = _arguments()
+    began = time.monotonic()
+    seed = random.randrange(10**6) if arguments.seed is None else arguments.seed  # noqa: S311 - no secret
+    submissions = arguments.submissions or max(12, round(arguments.faults * 0.75))
+    with tempfile.TemporaryDirectory(prefix="moments-faults-") as folder:
+        outcome = run_plan(
+            lambda without: make_plan(seed, faults=arguments.faults, submissions=submissions, without=without),
+            Path(folder),
+        )
+    for name, lines in outcome.offenders.items():
+        for line in lines[:20]:
+            print(f"{name}: {line}", file=sys.stderr)
+    figures = {**outcome.figures, "seed": seed, "seconds": round(time.monotonic() - began, 1)}
+    report("faults", figures, GOAL, as_json=arguments.json)
+    return int(any(outcome.offenders.values()))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Break everything around submissions, then look what came of them.")
+    parser.add_argument("--seed", type=int, default=None, help="decides the plan; by default another one each time")
+    parser.add_argument("--faults", type=int, default=40, help="how many (default: 40)")
+    parser.add_argument("--submissions", type=int, default=None, help="how many (default: three for four faults)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
