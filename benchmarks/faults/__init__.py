@@ -1,1 +1,1 @@
-"""The fault run: submissions while processes, machines and servers fail; afterwards nothing is lost, doubled or left."""
+"""Submissions while processes, machines and servers fail; afterwards nothing is lost, doubled or left."""

@@ -47,6 +47,7 @@ def main() -> int:
         outcome = run_plan(
             lambda without: make_plan(seed, faults=arguments.faults, submissions=submissions, without=without),
             Path(folder),
+            patience_s=arguments.patience,
         )
     for name, lines in outcome.offenders.items():
         for line in lines[:20]:
@@ -61,6 +62,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=None, help="decides the plan; by default another one each time")
     parser.add_argument("--faults", type=int, default=40, help="how many (default: 40)")
     parser.add_argument("--submissions", type=int, default=None, help="how many (default: three for four faults)")
+    parser.add_argument("--patience", type=float, default=300, help="seconds after the last fault (default: 300)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     return parser.parse_args()
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from benchmarks.faults.stand import Row, Stand
 from benchmarks.faults.watch import Watch
 
-VICTIM_S = 45.0  # how long a fault waits for somebody at the stage that it is meant for
-
 CANCELLED = frozenset({"cancelled"})
 FAILED_FOR_GOOD = frozenset({"failed permanent"})
 
@@ -33,6 +31,7 @@ class Field:
 
     stand: Stand
     watch: Watch
+    patience_s: float = 45.0  # how long a fault waits for what it is meant to hit
     struck: list[Struck] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)  # kinds that found nobody to hit
     wrong: list[str] = field(default_factory=list)  # what a fault itself found to be wrong
@@ -51,7 +50,7 @@ class Field:
 
     def victim(self, kind: str, stage: str | None = None) -> Row | None:
         """Somebody to hit; None, which is noted, where nobody came."""
-        found = self.watch.victim(stage, seconds=VICTIM_S)
+        found = self.watch.victim(stage, seconds=self.patience_s)
         if found is None:
             self.missed.append(kind)
         return found

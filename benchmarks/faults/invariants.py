@@ -179,7 +179,7 @@ def leftovers(state: Path, temporary: Path, keys: Sequence[str] = ()) -> list[tu
     `keys`: those of the object store.
     """
     paths = [*_below(state / "scratch"), *_below(temporary), *(state / "cache" / "turns").glob("*")]
-    paths += [path for path in state.rglob("*") if ".incoming" in path.name or path.suffix == ".part"]
+    paths += [path for path in state.rglob("*") if path.parent.name == ".incoming" or path.suffix == ".part"]
     found = [(str(path), path.stat().st_size if path.is_file() else 0) for path in dict.fromkeys(paths)]
     return found + [(key, 0) for key in keys if ".incoming" in key or key.endswith(".part")]
 

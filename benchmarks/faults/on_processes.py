@@ -17,7 +17,6 @@ Play = Callable[[Field, float], None]
 
 _PROCESSES = {"code_server": "code server", "dagster_daemon": "Dagster daemon", "supervisor": "supervisor"}
 _SILENCE_S = 20.0  # after which a worker is taken for dead (moments_sensors/reaper.py)
-_PATIENCE_S = 30.0
 _POLL_S = 0.02
 
 
@@ -60,7 +59,7 @@ def _worker_frozen(field: Field, chance: float) -> None:
 
 
 def _ffmpeg_killed(field: Field, _chance: float) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + field.patience_s
     while time.monotonic() < deadline:
         for row in field.watch.at_work():
             with suppress(psutil.Error):
@@ -143,7 +142,7 @@ def _second_daemon(field: Field, _chance: float) -> None:
     """It must end by itself; but where the first has just died, it is the daemon."""
     field.hit("second_daemon")
     second = field.stand.start_daemon()
-    deadline = time.monotonic() + 2 * _PATIENCE_S
+    deadline = time.monotonic() + 2 * field.patience_s
     while time.monotonic() < deadline:
         if second.poll() is not None:
             return
@@ -184,7 +183,7 @@ def _process(field: Field, pid: int) -> psutil.Process | None:
 
 
 def _wait_for(field: Field, role: str) -> list[psutil.Process]:
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + field.patience_s
     while time.monotonic() < deadline:
         if found := field.stand.processes(role):
             return found

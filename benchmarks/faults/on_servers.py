@@ -8,10 +8,10 @@ from collections.abc import Callable
 from benchmarks.faults.field import FAILED_FOR_GOOD, Field
 from tests.stand_ins import faults as model_faults
 from tests.stand_ins.gcs_server import Fault as StoreFault
+from tests.stand_ins.http_exchange import Exchange
 
 Play = Callable[[Field, float], None]
 
-_PLAYED_S = 40.0  # for the next request of the kind to come
 _POLL_S = 0.05
 
 
@@ -57,7 +57,7 @@ def _store(kind: str, make: Callable[[float], StoreFault]) -> Play:
         gcs.faults.append(fault)
         at, times = time.monotonic(), fault.times
         while fault.times == times:
-            if time.monotonic() - at > _PLAYED_S:
+            if time.monotonic() - at > field.patience_s:
                 field.missed.append(kind)
                 gcs.faults.remove(fault)
                 return
@@ -70,33 +70,35 @@ def _store(kind: str, make: Callable[[float], StoreFault]) -> Play:
 
 def _model(kind: str, make: Callable[[float], list[model_faults.Fault]]) -> Play:
     def play(field: Field, chance: float) -> None:
-        stand, sequence = field.stand, make(chance)
-        videos: list[str] = []
-
-        def noted(fault: model_faults.Fault) -> model_faults.Fault:
-            def play_one(exchange: model_faults.Exchange) -> None:
-                at, called = time.monotonic(), _on_its_way(field, exchange.asked.path)
-                if called and kind == "model_garbage":
-                    for video in called:  # read once and refused: the video has failed, whoever asked for it
-                        field.foreseen_videos[video] |= FAILED_FOR_GOOD
-                field.hit(kind, called[:1])
-                videos.extend(called or [str(at)])
-                fault(exchange)
-
-            return play_one
-
-        planned = [(kind, noted(fault)) for fault in sequence]
-        stand.model_faults.extend(planned)
-        deadline = time.monotonic() + _PLAYED_S
-        while not videos and time.monotonic() < deadline:
+        planned = [_ModelFault(field, kind, fault) for fault in make(chance)]
+        waiting = field.stand.model_faults
+        waiting.extend(planned)
+        deadline = time.monotonic() + field.patience_s
+        while planned[0] in waiting and time.monotonic() < deadline:
             time.sleep(_POLL_S)
-        if not videos:
+        if planned[0] in waiting:
             field.missed.append(kind)
-            for item in planned:
-                if item in stand.model_faults:
-                    stand.model_faults.remove(item)
+            for fault in planned:
+                waiting.remove(fault)
 
     return play
+
+
+class _ModelFault:
+    """Notes whose call it is that gets the fault, then plays it."""
+
+    def __init__(self, field: Field, kind: str, fault: model_faults.Fault) -> None:
+        self._field = field
+        self._kind = kind
+        self._fault = fault
+
+    def __call__(self, exchange: Exchange) -> None:
+        called = _on_its_way(self._field, exchange.asked.path)
+        if self._kind == "model_garbage":
+            for video in called:  # such a reply is refused for good, whoever of them asked for it
+                self._field.foreseen_videos[video] |= FAILED_FOR_GOOD
+        self._field.hit(self._kind, called[:1])
+        self._fault(exchange)
 
 
 def _on_its_way(field: Field, path: str) -> list[str]:
@@ -131,7 +133,7 @@ def _ssh_dropped(field: Field, _chance: float) -> None:
 def _site(kind: str, failure: int | str) -> Play:
     def play(field: Field, _chance: float) -> None:
         site = field.stand.site
-        before, deadline = len(site.struck), time.monotonic() + _PLAYED_S
+        before, deadline = len(site.struck), time.monotonic() + field.patience_s
         site.failures.append(failure)
         while len(site.struck) == before:
             if time.monotonic() > deadline:

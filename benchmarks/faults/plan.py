@@ -1,4 +1,4 @@
-"""What is going to happen in a fault run: decided by a seed alone, before anything starts, so that it can be repeated."""
+"""What will happen in a fault run, decided by a seed before anything starts, so that it can be repeated."""
 
 from __future__ import annotations
 

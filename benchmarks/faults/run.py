@@ -19,7 +19,6 @@ from benchmarks.faults.stand import BUCKET, Stand, built_stand
 from benchmarks.faults.watch import Watch
 from benchmarks.report import Figure
 
-DRAIN_S = 300.0  # after the last fault, for every submission to come to its end
 _AT_ONCE = 24  # faults that wait for their victims
 _STILL_S = 3.0
 
@@ -34,12 +33,15 @@ class Outcome:
     figures: Mapping[str, Figure]
 
 
-def run_plan(make_plan: Callable[[Sequence[str]], Plan], folder: Path) -> Outcome:
-    """Play a plan. `make_plan` gets the kinds that this machine can't play."""
+def run_plan(make_plan: Callable[[Sequence[str]], Plan], folder: Path, *, patience_s: float) -> Outcome:
+    """Play a plan. `make_plan` gets the kinds that this machine can't play.
+
+    `patience_s`: after the last fault, for every submission to come to its end.
+    """
     with built_stand(folder) as stand, Watch(stand.rows) as watch:
         plan = make_plan(_unplayable(stand))
         _tell("\n".join(plan.lines()))
-        field = Field(stand, watch)
+        field = Field(stand, watch, patience_s / 6)
         keeper = threading.Thread(target=stand.keep_daemon, name="keeper")
         stand.start_daemon()
         stand.keeping.set()
@@ -47,14 +49,14 @@ def run_plan(make_plan: Callable[[Sequence[str]], Plan], folder: Path) -> Outcom
         try:
             _play(field, plan)
             _repair(field)
-            drained_s = _drain(field)
+            drained_s = _drain(field, patience_s)
             _quiet(field)
             offenders = _live_offenders(field)
         finally:
             stand.stop_daemon()
             keeper.join()
         offenders |= _offenders_after(field)
-        return Outcome(offenders, _figures(field, plan, offenders, drained_s))
+        return Outcome(offenders, _figures(field, offenders, drained_s))
 
 
 def _unplayable(stand: Stand) -> list[str]:
@@ -70,7 +72,7 @@ def _can_cancel() -> bool:
 def _play(field: Field, plan: Plan) -> None:
     """Everything at its time; a fault that waits for its victim keeps no other waiting."""
     plays = {**on_processes.faults(), **on_servers.faults(), **on_work.faults()}
-    events = [*plan.submissions, *plan.faults]
+    events: list[PlannedSubmission | PlannedFault] = [*plan.submissions, *plan.faults]
     started = time.monotonic()
     with ThreadPoolExecutor(_AT_ONCE + 8) as pool:
         running = []
@@ -111,11 +113,11 @@ def _repair(field: Field) -> None:
     field.stand.site.failures.clear()
 
 
-def _drain(field: Field) -> float:
+def _drain(field: Field, patience_s: float) -> float:
     """Wait until every submission has an end; seconds that it took."""
     started = time.monotonic()
     query = "select count(*) as n from public.intake_state where state in ('waiting', 'running')"
-    while time.monotonic() - started < DRAIN_S:
+    while time.monotonic() - started < patience_s:
         if field.stand.patient_rows(query)[0]["n"] == 0:
             break
         time.sleep(1)
@@ -175,7 +177,7 @@ def _content(stand: Stand, key: str) -> bytes | None:
     return stand.gcs.content(BUCKET, f"lakehouse/{key}")
 
 
-def _figures(field: Field, plan: Plan, offenders: Offenders, drained_s: float) -> dict[str, Figure]:
+def _figures(field: Field, offenders: Offenders, drained_s: float) -> dict[str, Figure]:
     times = [
         seconds
         for struck in field.struck

@@ -19,14 +19,14 @@ from typing import Any
 
 import psutil
 import yaml
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from benchmarks.faults.clock import create_clock
 from benchmarks.faults.processes import MARKER, marked, send, standing_in, with_role
 from benchmarks.faults.site import Site
 from moments.embedded_postgres import EmbeddedPostgres
-from moments.services import Lakehouse, connect, up
+from moments.services import Lakehouse, up
 from moments.settings import load_settings
 from moments_core.errors import MomentsError
 from tests.moments.production import entries, small_video
@@ -60,8 +60,7 @@ class Stand:
     lakehouse: Lakehouse
     has_own_disk: bool
     marker: str
-    model_faults: deque[tuple[str, Fault]] = field(default_factory=deque)
-    struck_models: list[tuple[float, str]] = field(default_factory=list)  # (time.monotonic(), video)
+    model_faults: deque[Fault] = field(default_factory=deque)
     keeping: threading.Event = field(default_factory=threading.Event)  # while set, the supervisor is kept alive
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -144,12 +143,10 @@ class Stand:
             child.wait()
 
     def model_fault(self, _asked: Asked) -> Fault | None:
-        """The fault that the next call of a model gets; the video that is hit is noted."""
-        if not self.model_faults:
-            return None
-        kind, fault = self.model_faults.popleft()
-        self.struck_models.append((time.monotonic(), kind))
-        return fault
+        """The fault that the next call of a model gets."""
+        with suppress(IndexError):
+            return self.model_faults.popleft()
+        return None
 
     def restart_models(self, away_s: float) -> None:
         """The model server is gone for so long: its port refuses connections."""
@@ -157,6 +154,9 @@ class Stand:
         self.models.close()
         time.sleep(away_s)
         self.models = self._new_models(port)
+
+    def close_models(self) -> None:
+        self.models.close()
 
     def _new_models(self, port: int = 0) -> ModelServer:
         models = ModelServer(served=("stand-in",), service_s=CALL_S, port=port)
@@ -186,7 +186,7 @@ def built_stand(folder: Path) -> Iterator[Stand]:
         stand = Stand(folder, postgres, gcs, ssh, site, models, lakehouse, has_own_disk, uuid.uuid4().hex)
         models.fault_for = stand.model_fault
         stand.remember_data_dir()
-        stack.callback(lambda: stand.models.close())
+        stack.callback(stand.close_models)
         stack.callback(lakehouse.database.engine.dispose)
         stack.callback(stand.sweep)
         yield stand
@@ -209,7 +209,8 @@ def _mount_scratch(path: Path, stack: ExitStack) -> bool:
 
 def _forget_settings(stack: ExitStack) -> None:
     before = dict(os.environ)
-    stack.callback(lambda: (os.environ.clear(), os.environ.update(before)))
+    stack.callback(os.environ.update, before)
+    stack.callback(os.environ.clear)
     for name in [name for name in os.environ if name.startswith(("MOMENTS_", "DAGSTER_"))]:
         del os.environ[name]
 
@@ -234,14 +235,3 @@ def _set_environment(gcs: GcsServer, folder: Path, database_url: str) -> None:
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")])),
     }
     os.environ.update({name: str(value) for name, value in values.items()})
-
-
-def superuser_rows(stand: Stand, query: str) -> list[Row]:
-    """As PostgreSQL's superuser, in the lakehouse's database."""
-    name = make_url(stand.lakehouse.database.url).database
-    engine = create_engine(make_url(stand.postgres.superuser_url()).set(database=name))
-    try:
-        with engine.begin() as connection:
-            return [dict(row) for row in connection.execute(text(query)).mappings()]
-    finally:
-        engine.dispose()

@@ -1,4 +1,4 @@
-"""Looks at the history all the time: who is at work now, and when each video came forward, by a clock that nobody sets."""
+"""Looks at the history all the time: who is at work, and when each video came forward, by a clock that nobody sets."""
 
 from __future__ import annotations
 
