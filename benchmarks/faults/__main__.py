@@ -29,6 +29,7 @@ GOAL = {
             "orphan_processes",
             "leftover_bytes",
             "unexplained",
+            "budgets_passed",
             "wrong",
         ),
         0,

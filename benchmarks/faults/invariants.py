@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import text
 
 from benchmarks.faults.processes import marked, role_of
+from moments_core.budget import Amounts, Budget
 from moments_resources.database import Database
 from moments_resources.tables import ASSET_TABLES, transcript_segments
 
@@ -202,6 +203,37 @@ def unexplained(database: Database) -> list[str]:
     )
     found = [f"attempt {row['attempt_id']} at {row['asset']} is {row['outcome']}" for row in attempts]
     return found + [f"submission {row['intake_id']} is {row['state']}" for row in submissions]
+
+
+def budgets_passed(database: Database, *, video: Budget, day: Budget, videos: Sequence[str] | None = None) -> list[str]:
+    """Videos and days that took more than their budget, reservations of calls on their way included.
+
+    `videos`: those that had the budget; None: all. What calls took is counted from the calls, and from the totals.
+    """
+    found = []
+    for row in _rows(database, _BY_VIDEO):
+        if (videos is None or row["video_id"] in videos) and (limit := video.passed_by(_amounts(row))):
+            found.append(f"{row['video_id']} took {row[limit]:.15g} {limit}")
+    for row in [*_rows(database, _BY_DAY), *_rows(database, "select * from public.spending")]:
+        if limit := day.passed_by(_amounts(row)):
+            found.append(f"{row['day']} took {row[limit]:.15g} {limit}")
+    return found
+
+
+def _amounts(row: Mapping[str, Any]) -> Amounts:
+    return Amounts(float(row["seconds"]), int(row["tokens"]), float(row["cost"]))
+
+
+# What an open call may take counts while its attempt runs; what a reply took that nobody counted is what it reserved.
+_TOOK = """
+    coalesce(sum(coalesce(c.seconds, 0) + case when c.outcome = 'open' then c.reserved_seconds else 0 end), 0) as seconds,
+    coalesce(sum(coalesce(c.tokens_in, 0)::bigint + coalesce(c.tokens_out, 0) + c.reserved_tokens), 0) as tokens,
+    coalesce(sum(c.cost + c.reserved_cost), 0) as cost
+from public.model_calls c join public.pipeline_history h using (attempt_id)
+where c.outcome <> 'open' or h.outcome = 'running'
+"""
+_BY_VIDEO = f"select c.video_id, {_TOOK} group by c.video_id"  # noqa: S608 - our own text
+_BY_DAY = f"select (c.started_at at time zone 'utc')::date as day, {_TOOK} group by 1"  # noqa: S608 - our own text
 
 
 def _rows(database: Database, query: str, **parameters: object) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.faults import invariants, on_processes, on_servers, on_work
+from benchmarks.faults.budget_phase import play_budgets
 from benchmarks.faults.field import Field
 from benchmarks.faults.plan import Plan, PlannedFault, PlannedSubmission
 from benchmarks.faults.stand import BUCKET, Stand, built_stand
@@ -50,8 +51,9 @@ def run_plan(make_plan: Callable[[Sequence[str]], Plan], folder: Path, *, patien
             _play(field, plan)
             _repair(field)
             drained_s = _drain(field, patience_s)
+            budgets = play_budgets(field, patience_s)
             _quiet(field)
-            offenders = _live_offenders(field)
+            offenders = {"budgets_passed": budgets} | _live_offenders(field)
         finally:
             stand.stop_daemon()
             keeper.join()

@@ -108,6 +108,14 @@ class Stand:
         self.children.append(child)
         return child
 
+    def restart_daemon(self, **environment: str) -> None:
+        """Stop it in order, and start it with other settings."""
+        self.keeping.clear()
+        self._stop_children()
+        os.environ.update(environment)
+        self.start_daemon()
+        self.keeping.set()
+
     def keep_daemon(self) -> None:
         """Start the supervisor again whenever it has ended, as systemd or docker does; until the stand is closed."""
         while True:
@@ -128,6 +136,9 @@ class Stand:
         """As an operator stops it; what does not end is left for the invariants to find."""
         self.keeping.clear()
         self.is_closing = True
+        self._stop_children()
+
+    def _stop_children(self) -> None:
         running = [child for child in self.children if child.poll() is None]
         for child in running:
             child.send_signal(signal.SIGTERM)

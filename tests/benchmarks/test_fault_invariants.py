@@ -19,10 +19,13 @@ from sqlalchemy import text
 from benchmarks.faults import invariants
 from benchmarks.faults.processes import MARKER
 from moments.services import Lakehouse
+from moments_core.budget import Amounts, Budget, Budgets
 from moments_core.errors import MediaError, TransientError
+from moments_core.model_entry import Price
 from moments_core.options import Options
 from moments_resources.catalogue import Artifact, Draft, Recipe
 from moments_resources.history import Attempt
+from moments_resources.models.calls import CallLedger, Usage
 from moments_resources.tables import ASSET_TABLES
 from moments_resources.turns import Turns
 from moments_resources.workers import Workers
@@ -266,6 +269,28 @@ def test_a_failure_without_cause_is_found(lakehouse: Lakehouse, sql: Sql) -> Non
         f"attempt {attempt.attempt_id} at {ASSET} is failed",
         "submission 1 is failed",
     ]
+
+
+@pytest.mark.parametrize("budgets", [{"video": Budget(tokens=150)}, {"day": Budget(tokens=150)}])
+def test_a_budget_that_was_passed_is_found(lakehouse: Lakehouse, budgets: dict[str, Budget]) -> None:
+    """Two calls of 100 tokens, made by a program that keeps no budget."""
+    ledger = CallLedger(lakehouse.database, opened(lakehouse), budgets=Budgets())
+    for _ in range(2):
+        reply = ledger.keep(ledger.begin("m", "0" * 64, None, Amounts(60, 1000)), "{}", seconds=2, price=Price())
+        ledger.charge(reply, Usage(90, 10), Price())
+    asked = {"video": Budget(), "day": Budget(), **budgets}
+    assert all("took 200 tokens" in line for line in invariants.budgets_passed(lakehouse.database, **asked))
+    assert len(invariants.budgets_passed(lakehouse.database, **asked)) >= 1
+    enough = {"video": Budget(tokens=200, seconds=4), "day": Budget(tokens=200, seconds=4)}
+    assert invariants.budgets_passed(lakehouse.database, **enough) == []
+    assert invariants.budgets_passed(lakehouse.database, video=Budget(tokens=1), day=Budget(), videos=["web-2"]) == []
+
+
+def test_what_a_call_on_its_way_may_take_counts(lakehouse: Lakehouse) -> None:
+    ledger = CallLedger(lakehouse.database, opened(lakehouse), budgets=Budgets())
+    ledger.begin("m", "0" * 64, None, Amounts(60, 1000))
+    found = invariants.budgets_passed(lakehouse.database, video=Budget(tokens=999), day=Budget())
+    assert found == [f"{VIDEO} took 1000 tokens"]
 
 
 def _name(lakehouse: Lakehouse) -> str:
