@@ -22,13 +22,13 @@ _SPENT = (
     "select coalesce(sum(tokens), 0)::bigint as n from public.spending where day = (now() at time zone 'utc')::date"
 )
 _WAIT = """
-select count(*) as n from public.intake_state
-where intake_id = any(:ids) and (state in ('completed', 'failed', 'cancelled') or state = 'waiting' and class = 'budget')
+select count(*) as n from public.intake_state where intake_id = any(:ids)
+and (state in ('completed', 'failed', 'cancelled') or state = 'waiting' and class = 'budget')
 """
 _END = "select count(*) as n from public.intake_state where intake_id = any(:ids) and state in ('completed', 'failed')"
 _TO_MIDNIGHT = """
-select extract(epoch from date_trunc('day', now() at time zone 'utc') + interval '1 day' - now() at time zone 'utc')::float
-       as seconds
+select extract(epoch from date_trunc('day', at) + interval '1 day' - at)::float as seconds
+from (select now() at time zone 'utc' as at) utc
 """
 
 
