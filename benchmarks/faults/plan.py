@@ -55,7 +55,7 @@ STRIKES = (
 
 KINDS = (*OUTAGES, *STRIKES)
 
-PACE_S = 4.0  # between two submissions: two thirds of what two cores take in, or retries would wait in the queue
+PACE_S = 6.0  # between two submissions: two thirds of what two cores take in, or retries would wait in the queue
 _OUTAGE_GAP_S = 9.0  # a code server needs 5 s to load, a daemon 4
 _QUIET_S = 8.0  # at the beginning: until the first runs are at work
 SHARE_BY_SQL = 0.5
