@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -40,6 +41,7 @@ GOAL = {
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started and mounted goes
     arguments = _arguments()
     began = time.monotonic()
     seed = random.randrange(10**6) if arguments.seed is None else arguments.seed  # noqa: S311 - no secret
