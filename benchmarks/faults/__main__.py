@@ -66,7 +66,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Break everything around submissions, then look what came of them.")
     parser.add_argument("--seed", type=int, default=None, help="decides the plan; by default another one each time")
     parser.add_argument("--faults", type=int, default=40, help="how many (default: 40)")
-    parser.add_argument("--submissions", type=int, default=None, help="how many (default: three for four faults, half as many for up to 100 faults)")
+    parser.add_argument(
+        "--submissions", type=int, default=None, help="how many (default: 3 for 4 faults; up to 100 faults: 1 for 2)"
+    )
     parser.add_argument("--patience", type=float, default=300, help="seconds after the last fault (default: 300)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     return parser.parse_args()
