@@ -53,6 +53,7 @@ class Stand:
 
     folder: Path
     postgres: EmbeddedPostgres
+    data_dir: Path  # PostgreSQL's
     gcs: GcsServer
     ssh: SshServer
     site: Site
@@ -62,7 +63,8 @@ class Stand:
     marker: str
     model_faults: deque[Fault] = field(default_factory=deque)
     keeping: threading.Event = field(default_factory=threading.Event)  # while set, the supervisor is kept alive
-    children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    is_closing: bool = False
+    children: list[subprocess.Popen[bytes]] = field(default_factory=list)  # supervisors, dead ones too
 
     def rows(self, query: str, **parameters: object) -> list[Row]:
         """Raises as Database.begin, and SQLAlchemyError, while PostgreSQL is broken."""
@@ -84,13 +86,7 @@ class Stand:
         return with_role(self.marker, role)
 
     def postgres_processes(self) -> list[psutil.Process]:
-        address = self.postgres.address()
-        return standing_in(address.data_dir if address else self._data_dir)
-
-    def remember_data_dir(self) -> None:
-        address = self.postgres.address()
-        assert address is not None
-        self._data_dir = address.data_dir
+        return standing_in(self.data_dir)
 
     def start_daemon(self) -> subprocess.Popen[bytes]:
         """`moments daemon`, as an operator starts it."""
@@ -129,8 +125,6 @@ class Stand:
                 if self.keeping.is_set():
                     self.start_daemon()
             time.sleep(0.5)
-
-    is_closing = False
 
     def stop_daemon(self) -> None:
         """As an operator stops it; what does not end is left for the invariants to find."""
@@ -181,7 +175,8 @@ def built_stand(folder: Path) -> Iterator[Stand]:
     with ExitStack() as stack:
         _forget_settings(stack)
         postgres = EmbeddedPostgres(folder / "cluster")
-        url = postgres.ensure_running().url
+        address = postgres.ensure_running()
+        url = address.url
         stack.callback(postgres.remove)
         create_clock(postgres.superuser_url(), url)
         gcs = stack.enter_context(GcsServer())
@@ -194,9 +189,19 @@ def built_stand(folder: Path) -> Iterator[Stand]:
         has_own_disk = _mount_scratch(folder / "home" / "scratch", stack)
         lakehouse = up(load_settings())
         lakehouse.models()
-        stand = Stand(folder, postgres, gcs, ssh, site, models, lakehouse, has_own_disk, uuid.uuid4().hex)
+        stand = Stand(
+            folder=folder,
+            postgres=postgres,
+            data_dir=address.data_dir,
+            gcs=gcs,
+            ssh=ssh,
+            site=site,
+            models=models,
+            lakehouse=lakehouse,
+            has_own_disk=has_own_disk,
+            marker=uuid.uuid4().hex,
+        )
         models.fault_for = stand.model_fault
-        stand.remember_data_dir()
         stack.callback(stand.close_models)
         stack.callback(lakehouse.database.engine.dispose)
         stack.callback(stand.sweep)
