@@ -42,7 +42,7 @@ def run_plan(make_plan: Callable[[Sequence[str]], Plan], folder: Path, *, patien
     with built_stand(folder) as stand, Watch(stand.rows) as watch:
         plan = make_plan(_unplayable(stand))
         _tell("\n".join(plan.lines()))
-        field = Field(stand, watch, patience_s / 6)
+        field = Field(stand, watch, patience_s / 2)
         keeper = threading.Thread(target=stand.keep_daemon, name="keeper")
         stand.start_daemon()
         stand.keeping.set()
