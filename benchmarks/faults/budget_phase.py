@@ -16,7 +16,7 @@ from moments_core.budget import Budget
 
 VIDEOS = 3
 ROOM_TOKENS = 20_000  # for the moments of a few videos; one call of the vision model may take its context, 32,768
-_LEAST_SPENT = 13_000  # so that a whole day has room for such a call: else none is waited for
+_LEAST_SPENT = 45_000  # so that the next day has room for all of them, one such call after the other
 
 _SPENT = (
     "select coalesce(sum(tokens), 0)::bigint as n from public.spending where day = (now() at time zone 'utc')::date"
@@ -33,7 +33,10 @@ from (select now() at time zone 'utc' as at) utc
 
 
 def play_budgets(field: Field, patience_s: float) -> list[str]:
-    """What passed the budget; and what did not wait for the next day, or did not go on then."""
+    """What passed the budget; and what did not wait for the next day, or did not go on then.
+
+    Not played where too little was spent: ten videos spend enough.
+    """
     stand = field.stand
     spent = int(stand.patient_rows(_SPENT)[0]["n"])
     if spent < _LEAST_SPENT:
