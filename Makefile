@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check install 
 
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test dev lint format bench lock clean
+.PHONY: help demo test dev lint format bench faults lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -37,6 +37,9 @@ format: $(VENV)/dev ## let ruff order and format the code
 
 bench: $(VENV)/dev ## run the benchmarks and print a table
 	$(BIN)/python -m benchmarks
+
+faults: $(VENV)/dev ## break everything around submissions (SEED=, FAULTS=400), then check what came of them
+	$(BIN)/python -m benchmarks.faults --faults $(or $(FAULTS),400) $(if $(SEED),--seed $(SEED))
 
 lock: $(VENV)/dev ## resolve the dependencies anew
 	$(BIN)/python -m pip --quiet install uv

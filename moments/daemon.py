@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from moments.process_group import ProcessGroup
 from moments.services import Lakehouse, apply_pools, up
 from moments.settings import load_settings
 from moments.supervisor import Hook, Program, Supervisor, answer_signals, tell
+from moments_resources.store.locks import passing_lock, remove_unlocked
 
 _LOCATION = "moments"  # as in workspace.yaml: Dagster keeps the state of a sensor under it
 
@@ -99,11 +103,27 @@ def own_workspace(folder: Path) -> Path:
     return file
 
 
-def group_folder() -> tempfile.TemporaryDirectory[str]:
-    """A private folder with a short name, gone at the end of its block."""
+@contextmanager
+def group_folder() -> Iterator[str]:
+    """A private folder with a short name, gone at the end of its block; those that a power cut left go, too."""
     base = tempfile.gettempdir()
-    short = base if len(base) <= _LONGEST_FOLDER else _SHORT_FOLDER
-    return tempfile.TemporaryDirectory(prefix="moments-", dir=short, ignore_cleanup_errors=True)
+    short = Path(base if len(base) <= _LONGEST_FOLDER else _SHORT_FOLDER)
+    _remove_abandoned(short)
+    folder = short / f"moments-{uuid.uuid4().hex[:12]}"
+    with passing_lock(folder.with_suffix(".lock")):  # before there is a folder: none is without it
+        folder.mkdir(mode=0o700)
+        try:
+            yield str(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(base: Path) -> None:
+    for lock in base.glob("moments-*.lock"):
+        # In everybody's folder: another user's is theirs to remove.
+        with suppress(OSError):
+            if lock.stat().st_uid == os.geteuid():
+                remove_unlocked(base, lock.name, lambda own: shutil.rmtree(own.with_suffix(""), ignore_errors=True))
 
 
 def set_pools(lakehouse: Lakehouse) -> None:

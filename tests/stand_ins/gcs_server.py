@@ -136,6 +136,11 @@ class GcsServer:
         listed = json.loads(self._emulate("GET", f"/storage/v1/b/{bucket}/o").body)
         return {item["name"]: item for item in listed["items"]}
 
+    def content(self, bucket: str, name: str) -> bytes | None:
+        """What is stored under a name; None where nothing is."""
+        found = self._emulate("GET", f"{_address(bucket, name)}?alt=media")
+        return found.body if found.status == 200 else None
+
     def forget(self) -> None:
         """Faults and counters as at the beginning; what is stored stays."""
         for kept in (self.faults, self.uploaded, self.downloaded, self.calls):

@@ -1,0 +1,212 @@
+"""One fault run from its plan to its figures: submit and break, repair, wait, look."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.faults import invariants, on_processes, on_servers, on_work
+from benchmarks.faults.budget_phase import play_budgets
+from benchmarks.faults.field import Field
+from benchmarks.faults.plan import Plan, PlannedFault, PlannedSubmission
+from benchmarks.faults.stand import BUCKET, Stand, built_stand
+from benchmarks.faults.watch import Watch
+from benchmarks.report import Figure
+
+_AT_ONCE = 24  # faults that wait for their victims
+_STILL_S = 3.0
+
+Offenders = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`offenders`: by invariant. `figures`: as benchmarks/report.py shows them."""
+
+    offenders: Offenders
+    figures: Mapping[str, Figure]
+
+
+def run_plan(make_plan: Callable[[Sequence[str]], Plan], folder: Path, *, patience_s: float) -> Outcome:
+    """Play a plan. `make_plan` gets the kinds that this machine can't play.
+
+    `patience_s`: after the last fault, for every submission to come to its end.
+    """
+    with built_stand(folder) as stand, Watch(stand.rows) as watch:
+        plan = make_plan(_unplayable(stand))
+        _tell("\n".join(plan.lines()))
+        field = Field(stand, watch, patience_s / 2)
+        keeper = threading.Thread(target=stand.keep_daemon, name="keeper")
+        stand.start_daemon()
+        stand.keeping.set()
+        keeper.start()
+        try:
+            _play(field, plan)
+            _repair(field)
+            drained_s = _drain(field, patience_s)
+            budgets = play_budgets(field, patience_s)
+            _quiet(field)
+            offenders = {"budgets_passed": budgets} | _live_offenders(field)
+        finally:
+            stand.stop_daemon()
+            keeper.join()
+        offenders |= _offenders_after(field)
+        return Outcome(offenders, _figures(field, offenders, drained_s))
+
+
+def _unplayable(stand: Stand) -> list[str]:
+    return ([] if stand.has_own_disk else ["disk_full"]) + ([] if _can_cancel() else ["video_cancelled"])
+
+
+def _can_cancel() -> bool:
+    from moments.cli import main
+
+    return "cancel" in main.commands
+
+
+def _play(field: Field, plan: Plan) -> None:
+    """Everything at its time; a fault that waits for its victim keeps no other waiting."""
+    plays = {**on_processes.faults(), **on_servers.faults(), **on_work.faults()}
+    events: list[PlannedSubmission | PlannedFault] = [*plan.submissions, *plan.faults]
+    started = time.monotonic()
+    with ThreadPoolExecutor(_AT_ONCE + 8) as pool:
+        running = []
+        for event in sorted(events, key=lambda event: event.at_s):
+            time.sleep(max(0.0, started + event.at_s - time.monotonic()))
+            if isinstance(event, PlannedFault):
+                running.append(pool.submit(plays[event.kind], field, event.chance))
+            else:
+                running.append(pool.submit(_submit, field, event))
+        for done in running:
+            done.result()
+
+
+def _submit(field: Field, planned: PlannedSubmission) -> None:
+    stand = field.stand
+    if planned.by_sql:
+        address = stand.site.address(f"video-{planned.number}")
+        field.wanted.append((address, 1))
+        insert = "insert into public.url_intake (url, priority) values (:url, :priority) returning intake_id"
+        stand.patient_rows(insert, url=address, priority=planned.priority)
+        return
+    path = stand.folder / f"video-{planned.number}.mp4"
+    path.write_bytes(stand.site.video + _free_box(planned.number))
+    on_work.submit(field, str(path))
+
+
+def _free_box(number: int) -> bytes:
+    """A part of an MP4 file that every reader passes over: it makes another file of the same video."""
+    content = b"%08d" % number
+    return (8 + len(content)).to_bytes(4, "big") + b"free" + content
+
+
+def _repair(field: Field) -> None:
+    """What a person would start again; the program's own parts come back by themselves."""
+    field.stand.postgres.ensure_running()
+    field.stand.gcs.faults.clear()
+    field.stand.model_faults.clear()
+    field.stand.site.failures.clear()
+
+
+def _drain(field: Field, patience_s: float) -> float:
+    """Wait until every submission has an end; seconds that it took."""
+    started = time.monotonic()
+    query = "select count(*) as n from public.intake_state where state in ('waiting', 'running')"
+    while time.monotonic() - started < patience_s:
+        if field.stand.patient_rows(query)[0]["n"] == 0:
+            break
+        time.sleep(1)
+    return time.monotonic() - started
+
+
+def _quiet(field: Field) -> None:
+    """A run says good-bye some moments after its last step."""
+    deadline = time.monotonic() + 40.0
+    while time.monotonic() < deadline and field.stand.patient_rows("select 1 from public.workers"):
+        time.sleep(0.5)
+    time.sleep(_STILL_S)
+
+
+def _live_offenders(field: Field) -> dict[str, Sequence[str]]:
+    """What is asked while the daemon runs: with it, nothing is at work any more."""
+    from dagster import DagsterInstance
+
+    database = field.stand.lakehouse.database
+    foreseen = _foreseen(field)
+    with DagsterInstance.get() as instance:
+        slots = invariants.leaked_slots(database, instance)
+    return {
+        "lost": [*invariants.lost(database, foreseen), *_missing(field)],
+        "duplicated": invariants.duplicated(database),
+        "stale_writes": invariants.stale_writes(database, lambda key: _content(field.stand, key)),
+        "leaked_slots": slots,
+        "unexplained": invariants.unexplained(database),
+        "wrong": field.wrong,
+    }
+
+
+def _offenders_after(field: Field) -> dict[str, Sequence[str]]:
+    """What is asked when the daemon was stopped."""
+    stand = field.stand
+    left = invariants.leftovers(stand.lakehouse.settings.state, stand.folder / "tmp", list(stand.gcs.objects(BUCKET)))
+    return {
+        "orphan_processes": invariants.orphan_processes(stand.marker, stand.ssh.connections + stand.ssh.channels),
+        "leftover_bytes": [f"{what} ({size} bytes)" for what, size in left],
+        "held_locks": invariants.held_locks(stand.lakehouse.database),
+    }
+
+
+def _foreseen(field: Field) -> dict[int, frozenset[str]]:
+    rows = field.stand.rows("select intake_id, video_id from public.url_intake")
+    return {row["intake_id"]: field.foreseen[row["intake_id"]] | field.foreseen_videos[row["video_id"]] for row in rows}
+
+
+def _missing(field: Field) -> list[str]:
+    """Addresses that were submitted, and have fewer rows than that."""
+    counted = field.stand.rows("select url, count(*) as n from public.url_intake group by url")
+    rows = {row["url"]: row["n"] for row in counted}
+    return [f"{rows.get(url, 0)} of {count} rows of {url}" for url, count in field.wanted if rows.get(url, 0) < count]
+
+
+def _content(stand: Stand, key: str) -> bytes | None:
+    return stand.gcs.content(BUCKET, f"lakehouse/{key}")
+
+
+def _figures(field: Field, offenders: Offenders, drained_s: float) -> dict[str, Figure]:
+    times = [
+        seconds
+        for struck in field.struck
+        for video in struck.videos
+        if (seconds := field.watch.recovery_s(video, struck.at)) is not None
+    ]
+    kinds = Counter(struck.kind for struck in field.struck)
+    rows = field.stand.rows("select count(*) as n from public.url_intake")
+    _tell("\n".join(f"  {kind:28} {count}" for kind, count in sorted(kinds.items())))
+    _tell(f"  found nobody to hit: {', '.join(field.missed) or 'none'}")
+    return {
+        "faults": len(field.struck),
+        "kinds": len(kinds),
+        "missed": len(field.missed),
+        "submissions": rows[0]["n"],
+        **{name: len(lines) for name, lines in offenders.items()},
+        "recoveries": len(times),
+        "recovery_p50_s": round(statistics.median(times), 1) if times else None,
+        "recovery_p95_s": round(_p95(times), 1) if times else None,
+        "recovery_worst_s": round(max(times), 1) if times else None,
+        "drained_s": round(drained_s, 1),
+    }
+
+
+def _p95(times: Sequence[float]) -> float:
+    return sorted(times)[min(len(times) - 1, round(0.95 * (len(times) - 1)))]
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
