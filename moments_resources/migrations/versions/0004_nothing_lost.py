@@ -229,7 +229,8 @@ cross join lateral (
         select distinct intake_id from public.pipeline_history
         where video_id = i.video_id and intake_id < i.intake_id
     ) b1
-    join public.url_intake e1 on e1.intake_id = b1.intake_id and e1.options || jsonb_build_object('revive', null) = i.options || jsonb_build_object('revive', null)
+    join public.url_intake e1 on e1.intake_id = b1.intake_id and e1.options || jsonb_build_object('revive', null)
+        = i.options || jsonb_build_object('revive', null)
     cross join lateral (
     select count(*) > 0 as begun, max(last_run) as run_id,
            coalesce(bool_or(outcome in ('running', 'retrying')), false) as running,
@@ -261,7 +262,10 @@ cross join lateral (
                      and committed_at > a1.ended_at and committed_at <= i.submitted_at)
                else true end), (
     select e.intake_id from public.url_intake e
-    where e.video_id = i.video_id and e.options || jsonb_build_object('revive', null) = i.options || jsonb_build_object('revive', null) and e.intake_id <= i.intake_id
+    where e.video_id = i.video_id
+      and e.options || jsonb_build_object('revive', null)
+        = i.options || jsonb_build_object('revive', null)
+      and e.intake_id <= i.intake_id
       and not exists (select from public.pipeline_history where intake_id = e.intake_id)
       and (
     select max(e2.intake_id)
@@ -269,7 +273,8 @@ cross join lateral (
         select distinct intake_id from public.pipeline_history
         where video_id = e.video_id and intake_id < e.intake_id
     ) b2
-    join public.url_intake e2 on e2.intake_id = b2.intake_id and e2.options || jsonb_build_object('revive', null) = e.options || jsonb_build_object('revive', null)
+    join public.url_intake e2 on e2.intake_id = b2.intake_id and e2.options || jsonb_build_object('revive', null)
+        = e.options || jsonb_build_object('revive', null)
     cross join lateral (
     select count(*) > 0 as begun, max(last_run) as run_id,
            coalesce(bool_or(outcome in ('running', 'retrying')), false) as running,
