@@ -382,7 +382,7 @@ def test_a_video_that_was_taken_down_is_shown_by_nobody_and_can_be_deleted_again
     lakehouse: Lakehouse, taken_down: str, moments_command: Command
 ) -> None:
     one(lakehouse, "update tombstones set verified_at = null returning 1")  # as if the end of it had broken off
-    assert Results(lakehouse).states() == []
+    assert Results(lakehouse).states().rows == []
     for video in (taken_down, URL):
         shown = moments_command("show", video)
         assert shown.returncode == 1
