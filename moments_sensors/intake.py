@@ -67,12 +67,13 @@ class Accepted:
         }
 
     def run_request(self, run_key: str, missing: Sequence[str] | None = None) -> dg.RunRequest:
-        """A run of the job, or of the `missing` assets alone."""
+        """A run of the job, or another try of the `missing` assets: before first runs, for it has waited already."""
+        ahead = {} if missing is None else {"dagster/priority": str(self.row.priority + 1)}
         return dg.RunRequest(
             run_key=run_key,
             partition_key=self.video_id,
             run_config=self.run_config,
-            tags=self.tags,
+            tags=self.tags | ahead,
             asset_selection=None if missing is None else [dg.AssetKey(asset) for asset in missing],
         )
 

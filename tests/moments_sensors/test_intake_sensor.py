@@ -213,7 +213,7 @@ def test_what_failed_and_may_go_well_is_asked_for_again_for_the_missing_assets_a
     with lakehouse.database.begin() as connection:
         connection.execute(text("update pipeline_history set try_again_at = now() where try_again_at is not null"))
     (request,) = tried_again(lakehouse, instance)
-    assert request.run_key == "again-1-1"
+    assert (request.run_key, request.tags["dagster/priority"]) == ("again-1-1", "1")  # before first runs
     assert [key.path[-1] for key in request.asset_selection or ()] == [
         "audio", "transcript", "scene_cuts", "thumbnails", "moments", "clips", "refined_moments"
     ]  # fmt: skip
