@@ -41,6 +41,7 @@ class LakehouseStorage(DagsterPostgresStorage):
         storage = cls(postgres_url=url, should_autocreate_tables=False, inst_data=inst_data)
         for part in (storage._run_storage, storage._event_log_storage, storage._schedule_storage):
             part._engine = _ENGINES[url]  # noqa: SLF001 - as its own `optimize_for_webserver` does
+        lakehouse.database.engine.dispose()  # an instance is opened every few seconds; its connection goes at once
         return storage
 
 

@@ -21,6 +21,7 @@ from moments_core.options import Options
 from moments_core.source import public_url
 from moments_resources.intake import IntakeRow, without_credentials
 from moments_resources.tables import ASSET_TABLES
+from moments_resources.workers import Workers
 
 _POLL_SECONDS = 0.5
 _DAEMON_SECONDS = 5.0
@@ -136,10 +137,13 @@ class _Crew:
             self._start(job, standing.intake_id)
 
     def _is_left_alone(self, intake_id: int) -> bool:
-        """Whether no worker has this submission in hand: neither another call's nor one of ours, still starting."""
+        """Whether no process has this submission in hand: neither another call's, nor one of ours that still starts,
+        nor a run of a daemon that is gone itself."""
         if any(job.is_at_work and job.works_on == intake_id for job in self._jobs):
             return False
-        return not self._lakehouse.database.is_locked(submission_lock(intake_id))
+        if self._lakehouse.database.is_locked(submission_lock(intake_id)):
+            return False
+        return not Workers(self._lakehouse.database).of_submission(intake_id)
 
     def _start(self, job: _Job, intake_id: int) -> None:
         logs = self._lakehouse.settings.state / "logs"

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from moments.daemon_lock import DaemonLock
 from moments.process_group import ProcessGroup, kill_with_all_below
 from moments.services import Lakehouse, database_url, ensure_server
-from moments_core.errors import MomentsError, ServiceError, SettingsError
+from moments_core.errors import MomentsError, ServiceError, SettingsError, reason
 from moments_resources.bounded_waits import bound_waits
 from moments_resources.database import checked_url, named_fault
 
@@ -187,8 +187,8 @@ class Supervisor:
         for hook in self._hooks:
             try:
                 hook()
-            except MomentsError as error:
-                tell(str(error))
+            except (MomentsError, OSError) as error:
+                tell(reason(error))
             except _database_errors() as error:
                 tell(_database_fault(error))
 

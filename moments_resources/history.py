@@ -74,11 +74,13 @@ class History:
         """Register a new attempt; to be called in one's turn.
 
         An earlier attempt that is still open lost its turn without closing: its process died, and it is closed as
-        failed here. From now on its commit is refused. Raises as `gate.check`.
+        failed here. From now on its commit is refused. Raises as `gate.check`, and FenceError where a later run of
+        the submission has begun: this one was taken for dead.
         """
         with self.database.begin() as connection:
             gate.enter(connection, video_id)
             gate.check(connection, video_id, run_id=run_id, intake_id=intake_id)
+            _check_no_later_run(connection, run_id, intake_id)
             self._close_overtaken(connection, video_id, asset)
             _unsettle(connection, intake_id)
             return new_attempt(connection, video_id, asset, run_id=run_id, intake_id=intake_id)
@@ -104,16 +106,20 @@ class History:
         with self.database.begin() as connection:
             return self._close_bad(connection, of_run, run_id, error)
 
-    def end_run(self, run_id: str, error: MomentsError, *, intake_id: int | None = None) -> None:
-        """A run is over without success: nothing that it worked for stays open.
+    def end_run(self, run_id: str, error: MomentsError, *, intake_id: int | None = None) -> bool:
+        """A run is over without success: nothing that it worked for stays open. Says whether anything was.
 
         Its submission gets an end with a reason also where no attempt has recorded one: killed between two steps,
-        cancelled in the queue, or its code could not be loaded.
+        cancelled in the queue, or its code could not be loaded. A run that was cancelled ends it also where an
+        attempt of it had failed and would be tried again.
         """
-        self.close_run(run_id, error)
-        if intake_id is not None and (left := self._left_by(run_id, intake_id)):
-            video_id, asset = left
-            self.note_failure(video_id, asset, run_id=run_id, intake_id=intake_id, error=error)
+        closed = self.close_run(run_id, error)
+        left = None if intake_id is None else self._left_by(run_id, intake_id, error)
+        if left is None:
+            return closed > 0
+        video_id, asset = left
+        self.note_failure(video_id, asset, run_id=run_id, intake_id=intake_id, error=error)
+        return True
 
     def note_failure(
         self, video_id: str, asset: str, *, run_id: str, intake_id: int | None, error: MomentsError
@@ -122,10 +128,12 @@ class History:
 
         Needs no turn: whoever is at work on the same asset of the same video stays so.
         """
+        ends = ["running", "cancelled"] if _ended_as(error) == "cancelled" else ["running", "cancelled", "failed"]
         recorded = select(pipeline_history.c.attempt_id).where(
             pipeline_history.c.video_id == video_id,
             pipeline_history.c.asset == asset,
             pipeline_history.c.run_id == run_id,
+            pipeline_history.c.outcome.in_(ends),
         )
         with self.database.begin() as connection:
             gate.enter(connection, video_id)
@@ -160,7 +168,8 @@ class History:
                 select h.run_id, h.intake_id from public.pipeline_history h
                 where h.outcome = 'running' or h.outcome = 'retrying' and not exists (
                     select from public.pipeline_history n
-                    where n.video_id = h.video_id and n.asset = h.asset and n.attempt_id > h.attempt_id)
+                    where n.video_id = h.video_id and n.asset = h.asset and n.run_id = h.run_id
+                      and n.attempt_id > h.attempt_id)
                 union
                 select s.run_id, s.intake_id from begun join public.intake_state s using (intake_id)
                 where s.state = 'running' and not s.is_at_work
@@ -168,19 +177,27 @@ class History:
         with self.database.begin() as connection:
             return [OpenRun(row.run_id, row.intake_id) for row in connection.execute(query)]
 
-    def _left_by(self, run_id: str, intake_id: int) -> tuple[str, str] | None:
-        """(video, asset) that a run of a submission should have made next; None where the submission has its end."""
+    def _left_by(self, run_id: str, intake_id: int, error: MomentsError) -> tuple[str, str] | None:
+        """(video, asset) that a run of a submission should have made next; None where the submission has its end.
+
+        It has none yet where the run was at work, or was asked for and left no attempt: a first run or another try.
+        """
         state = text("""
             select video_id from public.intake_state
             where intake_id = :intake and video_id is not null
-              and (state = 'running' and run_id = :run or state in ('waiting', 'duplicate') and not begun)""")
+              and (state = 'running' and run_id = :run
+                   or state in ('waiting', 'duplicate') and not begun
+                   or state = 'waiting' and run_id = :run and :cancelled
+                   or state = 'waiting' and not exists (
+                       select from public.pipeline_history where intake_id = :intake and run_id = :run))""")
         done = text("""
             select asset from (
                 select distinct on (asset) asset, outcome from public.pipeline_history
                 where intake_id = :intake order by asset, attempt_id desc
             ) newest where outcome in ('completed', 'reused', 'listed')""")
         with self.database.begin() as connection:
-            video_id = connection.scalar(state, {"intake": intake_id, "run": run_id})
+            cancelled = _ended_as(error) == "cancelled"
+            video_id = connection.scalar(state, {"intake": intake_id, "run": run_id, "cancelled": cancelled})
             made = set(connection.scalars(done, {"intake": intake_id}))
         missing = [asset for asset in ASSET_TABLES if asset not in made]
         return (video_id, missing[0]) if video_id is not None and missing else None
@@ -207,6 +224,7 @@ class History:
         earlier = select(func.count(func.distinct(pipeline_history.c.run_id))).where(
             pipeline_history.c.intake_id == intake_id,
             pipeline_history.c.outcome == "failed",
+            pipeline_history.c["class"] == FailureClass.TRANSIENT,  # days that waited for a budget are no tries
             pipeline_history.c.run_id != run_id,
         )
         again = next_try(error, failed=(connection.scalar(earlier) or 0) + 1, most=self._tries)
@@ -283,7 +301,8 @@ def _short(value: object) -> object:
 def open_ones() -> ColumnElement[bool]:
     """Attempts that have not ended: running, or to be tried again within their run and not yet."""
     this, newer = pipeline_history.c, pipeline_history.alias("newer").c
-    same = (newer.video_id == this.video_id) & (newer.asset == this.asset)
+    # Another run's attempt at the same asset is no retry of this one.
+    same = (newer.video_id == this.video_id) & (newer.asset == this.asset) & (newer.run_id == this.run_id)
     is_tried_again = exists().where(same, newer.attempt_id > this.attempt_id)
     return or_(this.outcome == "running", and_(this.outcome == "retrying", ~is_tried_again))
 
@@ -308,6 +327,17 @@ def new_attempt(connection: Connection, video_id: str, asset: str, *, run_id: st
     )
     attempt_id = connection.execute(row.returning(pipeline_history.c.attempt_id)).scalar_one()
     return Attempt(attempt_id, video_id, asset, last + 1, run_id)
+
+
+def _check_no_later_run(connection: Connection, run_id: str, intake_id: int | None) -> None:
+    """Whether this run is its submission's newest. A process that was frozen elsewhere may wake up hours later."""
+    mine, later = pipeline_history.c, pipeline_history.alias("later").c
+    last = select(func.max(mine.attempt_id)).where(mine.intake_id == intake_id, mine.run_id == run_id)
+    taken_over = exists().where(
+        later.intake_id == intake_id, later.run_id != run_id, later.attempt_id > last.scalar_subquery()
+    )
+    if intake_id is not None and connection.scalar(select(taken_over)):
+        raise FenceError("A later run of this submission took over, so this one may begin nothing more.", run=run_id)
 
 
 def _unsettle(connection: Connection, intake_id: int | None) -> None:

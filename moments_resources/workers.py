@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, true, update
 
 from moments_resources.database import Database
-from moments_resources.tables import workers
+from moments_resources.tables import pipeline_history, workers
 
+_HEARD_S = 60.0
 _SAME_START_S = 0.1  # Linux tells it to 10 ms
 
 
@@ -73,15 +74,24 @@ class Workers:
 
     def all(self) -> list[Worker]:
         """Whoever has entered and not left, dead ones too."""
-        names = Worker.__dataclass_fields__
-        with self._database.begin() as connection:
-            rows = connection.execute(select(*(workers.c[name] for name in names))).mappings()
-            return [Worker(**row) for row in rows]
+        return self._where(true())
+
+    def of_submission(self, intake_id: int) -> list[Worker]:
+        """Living processes of the runs of a submission: heard a minute ago, and not gone from this machine."""
+        its_runs = select(pipeline_history.c.run_id).where(pipeline_history.c.intake_id == intake_id)
+        is_heard = workers.c.beat_at > func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, _HEARD_S)
+        return [worker for worker in self._where(workers.c.run_id.in_(its_runs) & is_heard) if not worker.is_gone()]
 
     def ask_to_stop(self, run_ids: Collection[str], why: str) -> None:
         """As the function of this name, in a transaction of its own."""
         with self._database.begin() as connection:
             ask_to_stop(connection, run_ids, why)
+
+    def _where(self, condition: ColumnElement[bool]) -> list[Worker]:
+        names = Worker.__dataclass_fields__
+        with self._database.begin() as connection:
+            rows = connection.execute(select(*(workers.c[name] for name in names)).where(condition)).mappings()
+            return [Worker(**row) for row in rows]
 
     def strike(self, worker: Worker) -> None:
         """Take a dead process from the table: should it wake up, it stops."""

@@ -22,12 +22,14 @@ from moments_sensors.reaper import end_of, intake_of
 
 if TYPE_CHECKING:
     from moments_resources.history import History
-    from moments_resources.intake import Intake, IntakeRow
+    from moments_resources.intake import Intake, IntakeRow, Unfinished
     from moments_resources.tombstones import Tombstone
 
 IN_HAND = 40  # runs that wait or work at once, three times as many as are at work; the rest waits in our own table
 _REGISTER_S = 15.0  # of a tick, which Dagster ends after 60 s; naming 100 addresses takes about half a second
 _BATCH = 1000  # a statement of Dagster's storage opens a connection of its own
+
+ANOTHER_TRY = "moments/another_try"  # on a run: it is not the first of its submission
 
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -66,16 +68,26 @@ class Accepted:
             PARTITION_NAME_TAG: self.video_id,
         }
 
-    def run_request(self, run_key: str, missing: Sequence[str] | None = None) -> dg.RunRequest:
-        """A run of the job, or another try of the `missing` assets: before first runs, for it has waited already."""
-        ahead = {} if missing is None else {"dagster/priority": str(self.row.priority + 1)}
+    def run_request(self, run_key: str) -> dg.RunRequest:
+        """A run of the job."""
         return dg.RunRequest(
             run_key=run_key,
             partition_key=self.video_id,
             run_config=self.run_config,
-            tags=self.tags | ahead,
-            asset_selection=None if missing is None else [dg.AssetKey(asset) for asset in missing],
+            tags=self.tags,
         )
+
+    def another_try(self, unfinished: Unfinished) -> dg.RunRequest:
+        """A run of what is missing: before first runs, for it has waited already.
+
+        Of the whole job: what stands is kept, and what another submission has made otherwise meanwhile is not, so that
+        all fits. Only who wants everything made anew would get it twice: there the missing assets alone are asked for.
+        The number of failed runs in the key: each try is asked for once, also by a tick that is repeated.
+        """
+        tags = self.tags | {ANOTHER_TRY: "yes", "dagster/priority": str(self.row.priority + 1)}
+        run = self.run_request(f"again-{self.row.intake_id}-{unfinished.tries}")
+        missing = [dg.AssetKey(asset) for asset in unfinished.missing] if self.options.force else None
+        return run._replace(tags=tags, asset_selection=missing)
 
 
 @dataclass(frozen=True)
@@ -139,28 +151,40 @@ def register(intake: Intake, instance: dg.DagsterInstance, *, seconds: float = _
 
 def first_runs(intake: Intake, history: History, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     """Runs for submissions that wait, up to what may be in hand at once."""
-    in_hand = runs_in_hand(instance)
-    rows = intake.waiting(max(0, IN_HAND - len(in_hand)), but=in_hand)
-    lost = _end_lost(history, instance, rows)
+    in_hand = InHand.look(instance)
+    rows = intake.waiting(max(0, IN_HAND - in_hand.first_runs), but=in_hand.intake_ids)
+    lost = end_lost(history, instance, rows)
     accepted = take_in(intake, [row for row in rows if row.intake_id not in lost])
     return [item.run_request(f"intake-{item.row.intake_id}") for item in accepted]
 
 
-def runs_in_hand(instance: dg.DagsterInstance) -> list[int]:
+@dataclass(frozen=True)
+class InHand:
     """The submissions for which a run waits or works; whoever asked for it, and under whatever run key."""
-    runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
-    return [intake_id for run in runs if (intake_id := intake_of(run)) is not None]
+
+    intake_ids: list[int]
+    first_runs: int
+    other_tries: int
+
+    @classmethod
+    def look(cls, instance: dg.DagsterInstance) -> InHand:
+        runs = [run for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)) if intake_of(run) is not None]
+        again = sum(ANOTHER_TRY in run.tags for run in runs)
+        intake_ids = [intake_id for run in runs if (intake_id := intake_of(run)) is not None]
+        return cls(intake_ids, len(runs) - again, again)
 
 
-def _end_lost(history: History, instance: dg.DagsterInstance, rows: Sequence[IntakeRow]) -> set[int]:
-    """Give submissions whose run is over without a single attempt their end: their run key never fires again."""
+def end_lost(history: History, instance: dg.DagsterInstance, rows: Sequence[IntakeRow]) -> set[int]:
+    """Give submissions an end whose run is over without a single attempt: its run key never fires again.
+
+    Says which they are: a run may have been killed while it loaded its code, or cancelled in the queue.
+    """
     if not rows:
         return set()
     numbers = [str(row.intake_id) for row in rows]
     over = [run for run in instance.get_runs(dg.RunsFilter(tags={INTAKE_TAG: numbers})) if run.is_finished]
-    for run in over:
-        history.end_run(run.run_id, end_of(run), intake_id=intake_of(run))
-    return {intake_id for run in over if (intake_id := intake_of(run)) is not None}
+    ended = [run for run in over if history.end_run(run.run_id, end_of(run), intake_id=intake_of(run))]
+    return {intake_id for run in ended if (intake_id := intake_of(run)) is not None}
 
 
 def tick(intake: Intake, history: History, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:

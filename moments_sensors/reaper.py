@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 
 SILENT_S = 20.0  # six beats; a machine that is short of CPU misses one or two
 #: A run without a process: it loads its code (5 s of CPU, beside eleven others), or has just put its last step down.
-ALONE_S = {DagsterRunStatus.STARTING: 90.0, DagsterRunStatus.STARTED: 45.0, DagsterRunStatus.CANCELING: 30.0}
+#: One that was never put into the queue is an orphan of a tick that broke off long ago: the next ticks resume it.
+ALONE_S = {
+    DagsterRunStatus.NOT_STARTED: 600.0,
+    DagsterRunStatus.STARTING: 90.0,
+    DagsterRunStatus.STARTED: 45.0,
+    DagsterRunStatus.CANCELING: 30.0,
+}
 #: A run that was terminated in the UI, and its process does not know: the code server that started it is away, or
 #: `moments process` did.
 UNHEEDED_S = 8.0
@@ -91,7 +97,7 @@ class Reaper:
         """End a run whose processes are silent. First in the history: from then on nothing of it is committed."""
         run_id = workers[0].run_id
         run = instance.get_run_by_id(run_id)
-        self.history.end_run(run_id, TransientError(DIED), intake_id=intake_of(run))
+        self.history.end_run(run_id, death_of(run), intake_id=intake_of(run))
         for worker in workers:
             worker.kill()
         end_in_dagster(instance, run)
@@ -117,7 +123,7 @@ class Reaper:
         silent = self._alone.look({run_id: run.status for run_id, run in alone.items()})
         left = [run for run_id, run in alone.items() if silent[run_id] >= ALONE_S[run.status]]
         for run in left:
-            self.history.end_run(run.run_id, TransientError(DIED), intake_id=intake_of(run))
+            self.history.end_run(run.run_id, death_of(run), intake_id=intake_of(run))
             end_in_dagster(instance, run)
         return [run.run_id for run in left]
 
@@ -152,6 +158,13 @@ def end_of(run: DagsterRun | None) -> MomentsError:
     if run is not None and run.status is DagsterRunStatus.CANCELED:
         return CancelledError(_CANCELLED)
     return TransientError(_ENDED)
+
+
+def death_of(run: DagsterRun | None) -> MomentsError:
+    """Why a run without a living process ended: what was to be cancelled is, however its process went."""
+    if run is not None and run.status in {DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED}:
+        return CancelledError(_CANCELLED)
+    return TransientError(DIED)
 
 
 def _takes_videos(run: DagsterRun) -> bool:

@@ -12,13 +12,14 @@ from sqlalchemy import text
 from moments.services import Lakehouse
 from moments_assets.jobs import process_video
 from moments_assets.partitions import INTAKE_TAG, videos
-from moments_core.errors import MediaError, TransientError
+from moments_core.errors import BudgetError, MediaError, TransientError
 from moments_core.options import Options
 from moments_resources.intake import IntakeRow
 from moments_sensors import reconcile
-from moments_sensors.intake import IN_HAND, Accepted, Refused, decide, register, tick
+from moments_sensors.intake import ANOTHER_TRY, IN_HAND, Accepted, Refused, decide, register, tick
 
 URL = "https://www.youtube.com/watch?v=dQw4w9WgXcQ"
+VIDEO = "youtube-dQw4w9WgXcQ"
 
 
 def row(url: str, **options: object) -> IntakeRow:
@@ -43,15 +44,19 @@ def keys(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> list[str | None]
 
 def tried_again(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> Sequence[dg.RunRequest]:
     """The runs that one tick of `reconcile` asks for."""
-    result = reconcile.tick(lakehouse.intake, instance)
+    result = reconcile.tick(lakehouse.intake, lakehouse.history, instance)
     return list(result.run_requests or ()) if isinstance(result, dg.SensorResult) else []
 
 
 def run_of(
-    instance: dg.DagsterInstance, intake_id: int, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED
+    instance: dg.DagsterInstance,
+    intake_id: int,
+    status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED,
+    tags: dict[str, str] | None = None,
 ) -> dg.DagsterRun:
     """A run that was asked for, as far as Dagster got with it."""
-    run = dg.DagsterRun(process_video.name, str(uuid.uuid4()), status=status, tags={INTAKE_TAG: str(intake_id)})
+    tags = {INTAKE_TAG: str(intake_id)} | (tags or {})
+    run = dg.DagsterRun(process_video.name, str(uuid.uuid4()), status=status, tags=tags)
     instance.add_run(run)
     return run
 
@@ -200,25 +205,100 @@ def test_a_run_that_ended_before_its_first_step_ends_its_submission_or_is_follow
     assert attempt["again"] == (state == "waiting")
 
 
-def test_what_failed_and_may_go_well_is_asked_for_again_for_the_missing_assets_alone(
+def struck(lakehouse: Lakehouse, instance: dg.DagsterInstance, options: str = "{}") -> None:
+    """Submission 1 has its raw_video, and failed at audio for a reason that has passed by now."""
+    insert(lakehouse, URL, options)
+    tick(lakehouse.intake, lakehouse.history, instance)
+    done = lakehouse.history.open_attempt(VIDEO, "raw_video", run_id="run-1", intake_id=1)
+    lakehouse.history.close_reused(done)
+    failed = lakehouse.history.open_attempt(VIDEO, "audio", run_id="run-1", intake_id=1)
+    lakehouse.history.close_failed(failed, TransientError("Away."), will_retry=False)
+    due(lakehouse)
+
+
+def due(lakehouse: Lakehouse) -> None:
+    with lakehouse.database.begin() as connection:
+        connection.execute(text("update pipeline_history set try_again_at = now() where try_again_at is not null"))
+
+
+def test_what_failed_and_may_go_well_is_asked_for_again_when_it_is_time(
+    lakehouse: Lakehouse, instance: dg.DagsterInstance
+) -> None:
+    struck(lakehouse, instance)
+    with lakehouse.database.begin() as connection:
+        connection.execute(
+            text("update pipeline_history set try_again_at = now() + interval '1 h' where try_again_at is not null")
+        )
+    assert tried_again(lakehouse, instance) == []
+    due(lakehouse)
+    (request,) = tried_again(lakehouse, instance)
+    assert (request.run_key, request.tags["dagster/priority"]) == ("again-1-1", "1")  # before first runs
+    assert request.asset_selection is None  # what stands is kept by the steps themselves, and checked to fit
+    run_of(instance, 1)
+    assert tried_again(lakehouse, instance) == []
+
+
+def test_who_wants_everything_made_anew_gets_the_missing_assets_alone(
+    lakehouse: Lakehouse, instance: dg.DagsterInstance
+) -> None:
+    struck(lakehouse, instance, '{"force": true}')
+    (request,) = tried_again(lakehouse, instance)
+    assert [key.path[-1] for key in request.asset_selection or ()] == [
+        "audio", "transcript", "scene_cuts", "thumbnails", "moments", "clips", "refined_moments"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [(dg.DagsterRunStatus.FAILURE, "waiting"), (dg.DagsterRunStatus.CANCELED, "cancelled")],
+)
+def test_another_try_that_ended_before_its_first_step_is_not_waited_for_for_ever(
+    lakehouse: Lakehouse, instance: dg.DagsterInstance, status: dg.DagsterRunStatus, state: str
+) -> None:
+    struck(lakehouse, instance)
+    run_of(instance, 1, status)  # killed while it loaded its code, or cancelled in the queue: its key is used up
+    assert tried_again(lakehouse, instance) == []
+    assert states(lakehouse) == [state]
+    due(lakehouse)
+    assert [request.run_key for request in tried_again(lakehouse, instance)] == (
+        ["again-1-2"] if state == "waiting" else []
+    )
+
+
+def test_a_run_that_was_cancelled_after_a_failure_of_its_own_is_not_tried_again(
     lakehouse: Lakehouse, instance: dg.DagsterInstance
 ) -> None:
     insert(lakehouse, URL)
     tick(lakehouse.intake, lakehouse.history, instance)
-    done = lakehouse.history.open_attempt("youtube-dQw4w9WgXcQ", "raw_video", run_id="run-1", intake_id=1)
-    lakehouse.history.close_reused(done)
-    failed = lakehouse.history.open_attempt("youtube-dQw4w9WgXcQ", "audio", run_id="run-1", intake_id=1)
+    run = run_of(instance, 1, dg.DagsterRunStatus.CANCELED)
+    failed = lakehouse.history.open_attempt(VIDEO, "raw_video", run_id=run.run_id, intake_id=1)
     lakehouse.history.close_failed(failed, TransientError("Away."), will_retry=False)
-    assert tried_again(lakehouse, instance) == []  # not yet
-    with lakehouse.database.begin() as connection:
-        connection.execute(text("update pipeline_history set try_again_at = now() where try_again_at is not null"))
-    (request,) = tried_again(lakehouse, instance)
-    assert (request.run_key, request.tags["dagster/priority"]) == ("again-1-1", "1")  # before first runs
-    assert [key.path[-1] for key in request.asset_selection or ()] == [
-        "audio", "transcript", "scene_cuts", "thumbnails", "moments", "clips", "refined_moments"
-    ]  # fmt: skip
-    run_of(instance, 1)
+    due(lakehouse)
     assert tried_again(lakehouse, instance) == []
+    assert states(lakehouse) == ["cancelled"]
+
+
+def test_other_tries_do_not_take_the_places_of_first_runs_nor_flood_the_queue(
+    lakehouse: Lakehouse, instance: dg.DagsterInstance
+) -> None:
+    struck(lakehouse, instance)
+    for number in range(reconcile.AT_ONCE):
+        run_of(instance, 100 + number, tags={ANOTHER_TRY: "yes"})
+    assert tried_again(lakehouse, instance) == []
+    insert(lakehouse, "https://example.org/new.mp4")
+    assert keys(lakehouse, instance) == ["intake-2"]
+
+
+def test_a_failure_for_a_budget_is_no_try(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> None:
+    insert(lakehouse, URL)
+    tick(lakehouse.intake, lakehouse.history, instance)
+    for number in range(9):
+        attempt = lakehouse.history.open_attempt(VIDEO, "raw_video", run_id=f"day-{number}", intake_id=1)
+        over = BudgetError("Over.", not_before="2020-01-01T00:00:00+00:00")
+        lakehouse.history.close_failed(attempt, over, will_retry=False)
+    last = lakehouse.history.open_attempt(VIDEO, "raw_video", run_id="run-1", intake_id=1)
+    lakehouse.history.close_failed(last, TransientError("Away."), will_retry=False)
+    assert states(lakehouse) == ["waiting"]
 
 
 def test_what_will_fail_again_is_settled_and_not_asked_for(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> None:

@@ -136,7 +136,8 @@ def test_a_beat_is_heard_as_life(lakehouse: Lakehouse, instance: dg.DagsterInsta
     [
         (dg.DagsterRunStatus.STARTED, "waiting", dg.DagsterRunStatus.FAILURE),
         (dg.DagsterRunStatus.STARTING, "waiting", dg.DagsterRunStatus.FAILURE),
-        (dg.DagsterRunStatus.CANCELING, "waiting", dg.DagsterRunStatus.CANCELED),
+        (dg.DagsterRunStatus.NOT_STARTED, "waiting", dg.DagsterRunStatus.FAILURE),
+        (dg.DagsterRunStatus.CANCELING, "cancelled", dg.DagsterRunStatus.CANCELED),
     ],
 )
 def test_a_run_without_a_process_is_ended(
@@ -237,3 +238,31 @@ def test_an_attempt_whose_retry_never_began_is_closed(
     time.sleep(0.01)
     assert reaper.reap(instance) == [run.run_id]
     assert one(lakehouse, STATE)["state"] == "waiting"
+
+
+def test_a_retry_that_never_began_is_closed_also_where_another_run_went_over_it(
+    lakehouse: Lakehouse, instance: dg.DagsterInstance, reaper: Reaper, row: IntakeRow
+) -> None:
+    other = lakehouse.intake.submit(URL, Options(max_moments=1), submitted_by="test")
+    run = run_of(instance, row, dg.DagsterRunStatus.CANCELED)
+    attempt = lakehouse.history.open_attempt(str(row.video_id), "audio", run_id=run.run_id, intake_id=row.intake_id)
+    lakehouse.history.close_failed(attempt, TransientError("Away."), will_retry=True)
+    newer = lakehouse.history.open_attempt(str(row.video_id), "audio", run_id="run-2", intake_id=other.intake_id)
+    lakehouse.history.close_reused(newer)
+    reaper.reap(instance)
+    time.sleep(0.01)
+    assert run.run_id in reaper.reap(instance)
+    assert one(lakehouse, f"{STATE} where intake_id = {row.intake_id}")["state"] == "cancelled"
+
+
+def test_a_run_that_was_taken_for_dead_begins_nothing_more_once_another_has_begun(
+    lakehouse: Lakehouse, row: IntakeRow
+) -> None:
+    opened = lakehouse.history.open_attempt
+    first = opened(str(row.video_id), "raw_video", run_id="frozen", intake_id=row.intake_id)
+    lakehouse.history.end_run("frozen", TransientError(DIED), intake_id=row.intake_id)
+    opened(str(row.video_id), "raw_video", run_id="next", intake_id=row.intake_id)
+    with pytest.raises(FenceError, match="took over"):
+        opened(str(row.video_id), "audio", run_id="frozen", intake_id=row.intake_id)
+    assert opened(str(row.video_id), "audio", run_id="next", intake_id=row.intake_id).run_id == "next"
+    assert first.run_id == "frozen"
