@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import psutil
 
-from benchmarks.faults.field import CANCELLED, Field
+from benchmarks.faults.field import Field
 from benchmarks.faults.plan import STAGES
 from benchmarks.faults.processes import marked, role_of, send
 
@@ -151,22 +151,6 @@ def _second_daemon(field: Field, _chance: float) -> None:
         time.sleep(0.2)
     field.wrong.append("two daemons were at work at once")
     send([psutil.Process(second.pid)], signal.SIGKILL)
-
-
-def run_cancelled(field: Field, _chance: float) -> None:
-    """As the UI cancels a run."""
-    from dagster import DagsterInstance
-
-    row = field.victim("run_cancelled")
-    if not row:
-        return
-    field.foresee(row, CANCELLED)
-    field.hit("run_cancelled", [row["video_id"]])
-    try:
-        with DagsterInstance.get() as instance:
-            instance.run_coordinator.cancel_run(row["run_id"])
-    except Exception as error:  # noqa: BLE001 - the code server or PostgreSQL may be away: the UI shows it, too
-        field.missed.append(f"run_cancelled ({type(error).__name__})")
 
 
 def _freeze(processes: list[psutil.Process], seconds: float) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.faults import invariants, on_processes, on_servers, on_work
 from benchmarks.faults.budget_phase import play_budgets
+from benchmarks.faults.cancelling import broken_at_the_end
 from benchmarks.faults.field import Field
 from benchmarks.faults.plan import Plan, PlannedFault, PlannedSubmission
 from benchmarks.faults.stand import BUCKET, Stand, built_stand
@@ -148,7 +149,7 @@ def _live_offenders(field: Field) -> dict[str, Sequence[str]]:
         "stale_writes": invariants.stale_writes(database, lambda key: _content(field.stand, key)),
         "leaked_slots": slots,
         "unexplained": invariants.unexplained(database),
-        "wrong": field.wrong,
+        "wrong": list(dict.fromkeys([*field.wrong, *broken_at_the_end(field)])),
     }
 
 
