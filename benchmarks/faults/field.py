@@ -45,6 +45,7 @@ class Field:
     foreseen: dict[int, frozenset[str]] = field(default_factory=lambda: defaultdict(frozenset))
     foreseen_videos: dict[str, frozenset[str]] = field(default_factory=lambda: defaultdict(frozenset))
     wanted: list[tuple[str, int]] = field(default_factory=list)  # rows that must exist at the end, as (url, how many)
+    wanted_ids: list[int] = field(default_factory=list)  # numbers that somebody was given for a submission
     cancelled: list[Cancelled] = field(default_factory=list)
     _outage: threading.Lock = field(default_factory=threading.Lock)
 

@@ -109,6 +109,7 @@ def submit(field: Field, source: str) -> int:
     while True:
         try:
             row = intake.submit(source, Options(), submitted_by="fault run")
+            field.wanted_ids.append(row.intake_id)
             refusal = intake.refusal(row)
         except (MomentsError, SQLAlchemyError):
             time.sleep(1)

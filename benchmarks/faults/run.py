@@ -144,7 +144,10 @@ def _live_offenders(field: Field) -> dict[str, Sequence[str]]:
     with DagsterInstance.get() as instance:
         slots = invariants.leaked_slots(database, instance)
     return {
-        "lost": [*invariants.lost(database, foreseen), *_missing(field)],
+        "lost": [
+            *invariants.lost(database, foreseen),
+            *invariants.missing(database, field.wanted, field.wanted_ids),
+        ],
         "duplicated": invariants.duplicated(database),
         "stale_writes": invariants.stale_writes(database, lambda key: _content(field.stand, key)),
         "leaked_slots": slots,
@@ -167,13 +170,6 @@ def _offenders_after(field: Field) -> dict[str, Sequence[str]]:
 def _foreseen(field: Field) -> dict[int, frozenset[str]]:
     rows = field.stand.rows("select intake_id, video_id from public.url_intake")
     return {row["intake_id"]: field.foreseen[row["intake_id"]] | field.foreseen_videos[row["video_id"]] for row in rows}
-
-
-def _missing(field: Field) -> list[str]:
-    """Addresses that were submitted, and have fewer rows than that."""
-    counted = field.stand.rows("select url, count(*) as n from public.url_intake group by url")
-    rows = {row["url"]: row["n"] for row in counted}
-    return [f"{rows.get(url, 0)} of {count} rows of {url}" for url, count in field.wanted if rows.get(url, 0) < count]
 
 
 def _content(stand: Stand, key: str) -> bytes | None:
