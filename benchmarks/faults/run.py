@@ -27,12 +27,26 @@ _STILL_S = 3.0
 Offenders = Mapping[str, Sequence[str]]
 
 
+_BUDGETS_PATIENCE = 1.5  # of the patience: for two waits, and the video that is killed in between
+
+
 @dataclass(frozen=True)
 class Outcome:
     """`offenders`: by invariant. `figures`: as benchmarks/report.py shows them."""
 
     offenders: Offenders
     figures: Mapping[str, Figure]
+
+
+@dataclass(frozen=True)
+class _Course:
+    """How it went. `missed`: planned faults that did not strike. `given_up`: `time.monotonic()`."""
+
+    planned: int
+    missed: Sequence[str]
+    drained_s: float
+    given_up: float
+    is_budget_played: bool
 
 
 def run_plan(make_plan: Callable[[Sequence[str]], Plan], folder: Path, *, patience_s: float) -> Outcome:
@@ -50,16 +64,21 @@ def run_plan(make_plan: Callable[[Sequence[str]], Plan], folder: Path, *, patien
         keeper.start()
         try:
             _play(field, plan)
+            missed = tuple(field.missed)
             _repair(field)
-            drained_s = _drain(field, patience_s)
-            budgets = play_budgets(field, patience_s)
+            given_up = time.monotonic() + patience_s
+            drained_s = _drain(field, given_up)
+            # Where submissions have no end, the run has failed already, and more patience shows nothing.
+            budgets = play_budgets(field, _BUDGETS_PATIENCE * patience_s) if drained_s < patience_s else None
             _quiet(field)
-            offenders = {"budgets_passed": budgets} | _live_offenders(field)
+            offenders = {"budgets_passed": budgets or []} | _live_offenders(field)
         finally:
             stand.stop_daemon()
             keeper.join()
         offenders |= _offenders_after(field)
-        return Outcome(offenders, _figures(field, offenders, drained_s))
+        given_up = max(given_up, time.monotonic())  # the last fault strikes while the budgets are played
+        course = _Course(len(plan.faults), missed, drained_s, given_up, budgets is not None)
+        return Outcome(offenders, _figures(field, offenders, course))
 
 
 def _unplayable(stand: Stand) -> list[str]:
@@ -116,11 +135,11 @@ def _repair(field: Field) -> None:
     field.stand.site.failures.clear()
 
 
-def _drain(field: Field, patience_s: float) -> float:
-    """Wait until every submission has an end; seconds that it took."""
+def _drain(field: Field, given_up: float) -> float:
+    """Wait until every submission has an end; seconds that it took. `given_up`: `time.monotonic()`."""
     started = time.monotonic()
     query = "select count(*) as n from public.intake_state where state in ('waiting', 'running')"
-    while time.monotonic() - started < patience_s:
+    while time.monotonic() < given_up:
         if field.stand.patient_rows(query)[0]["n"] == 0:
             break
         time.sleep(1)
@@ -176,28 +195,39 @@ def _content(stand: Stand, key: str) -> bytes | None:
     return stand.gcs.content(BUCKET, f"lakehouse/{key}")
 
 
-def _figures(field: Field, offenders: Offenders, drained_s: float) -> dict[str, Figure]:
-    times = [
-        seconds
-        for struck in field.struck
-        for video in struck.videos
-        if (seconds := field.watch.recovery_s(video, struck.at)) is not None
-    ]
+def _figures(field: Field, offenders: Offenders, course: _Course) -> dict[str, Figure]:
     kinds = Counter(struck.kind for struck in field.struck)
-    rows = field.stand.rows("select count(*) as n from public.url_intake")
+    counts = field.stand.rows(
+        "select count(*) as n, count(*) filter (where url like 'upload:%') as files from url_intake"
+    )
     _tell("\n".join(f"  {kind:28} {count}" for kind, count in sorted(kinds.items())))
-    _tell(f"  found nobody to hit: {', '.join(field.missed) or 'none'}")
+    _tell(f"  found nobody to hit: {', '.join(course.missed) or 'none'}")
+    found: dict[str, Figure] = {name: len(lines) for name, lines in offenders.items()}
+    if not course.is_budget_played:
+        found["budgets_passed"] = None
     return {
-        "faults": len(field.struck),
+        "planned": course.planned,
+        "faults": course.planned - len(course.missed),
+        "missed": len(course.missed),
         "kinds": len(kinds),
-        "missed": len(field.missed),
-        "submissions": rows[0]["n"],
-        **{name: len(lines) for name, lines in offenders.items()},
+        "submissions": counts[0]["n"],
+        "files": counts[0]["files"],
+        **found,
+        **_recovery(field, course.given_up),
+        "drained_s": round(course.drained_s, 1),
+    }
+
+
+def _recovery(field: Field, given_up: float) -> dict[str, Figure]:
+    """Times from a strike to the next step of each video that it hit; one that never came counts until the end."""
+    hits = [(video, struck.at) for struck in field.struck for video in struck.videos]
+    found = [field.watch.recovery_s(video, at, given_up=given_up) for video, at in hits]
+    times = [seconds for seconds in found if seconds is not None]
+    return {
         "recoveries": len(times),
         "recovery_p50_s": round(statistics.median(times), 1) if times else None,
         "recovery_p95_s": round(_p95(times), 1) if times else None,
         "recovery_worst_s": round(max(times), 1) if times else None,
-        "drained_s": round(drained_s, 1),
     }
 
 
