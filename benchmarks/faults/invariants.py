@@ -183,15 +183,11 @@ def _ports(process: Any) -> list[int]:
         return []
 
 
-def leftovers(state: Path, temporary: Path, keys: Sequence[str] = ()) -> list[tuple[str, int]]:
-    """(what, bytes) of what no work needs: in scratch, half downloads, half uploads, folders in TMPDIR.
-
-    `keys`: those of the object store.
-    """
+def leftovers(state: Path, temporary: Path) -> list[tuple[str, int]]:
+    """(what, bytes) of what no work needs: in scratch, half downloads, files half stored, folders in TMPDIR."""
     paths = [*_below(state / "scratch"), *_below(temporary), *(state / "cache" / "turns").glob("*")]
     paths += [path for path in state.rglob("*") if path.parent.name == ".incoming" or path.suffix == ".part"]
-    found = [(str(path), path.stat().st_size if path.is_file() else 0) for path in dict.fromkeys(paths)]
-    return found + [(key, 0) for key in keys if ".incoming" in key or key.endswith(".part")]
+    return [(str(path), path.stat().st_size if path.is_file() else 0) for path in dict.fromkeys(paths)]
 
 
 def _below(folder: Path) -> list[Path]:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.faults import invariants, on_processes, on_servers, on_work
+from benchmarks.faults.bucket import stray_files, stray_objects
 from benchmarks.faults.budget_phase import play_budgets
 from benchmarks.faults.cancelling import broken_at_the_end
 from benchmarks.faults.field import Field
 from benchmarks.faults.plan import Plan, PlannedFault, PlannedSubmission
-from benchmarks.faults.stand import BUCKET, Stand, built_stand
+from benchmarks.faults.stand import BUCKET, PREFIX, Stand, built_stand
 from benchmarks.faults.watch import Watch
 from benchmarks.report import Figure
 
@@ -178,7 +179,17 @@ def _live_offenders(field: Field) -> dict[str, Sequence[str]]:
 def _offenders_after(field: Field) -> dict[str, Sequence[str]]:
     """What is asked when the daemon was stopped."""
     stand = field.stand
-    left = invariants.leftovers(stand.lakehouse.settings.state, stand.folder / "tmp", list(stand.gcs.objects(BUCKET)))
+    state, names = stand.lakehouse.settings.state, list(stand.gcs.objects(BUCKET))
+    address = f"gs://{BUCKET}/"
+    left = [
+        *invariants.leftovers(state, stand.folder / "tmp"),
+        *stray_objects(names, PREFIX),
+        *stray_files(
+            state / "cache",
+            [address + name for name in names],
+            lambda uri: stand.gcs.content(BUCKET, uri.removeprefix(address)),
+        ),
+    ]
     return {
         "orphan_processes": invariants.orphan_processes(stand.marker, stand.ssh.connections + stand.ssh.channels),
         "leftover_bytes": [f"{what} ({size} bytes)" for what, size in left],
@@ -192,7 +203,7 @@ def _foreseen(field: Field) -> dict[int, frozenset[str]]:
 
 
 def _content(stand: Stand, key: str) -> bytes | None:
-    return stand.gcs.content(BUCKET, f"lakehouse/{key}")
+    return stand.gcs.content(BUCKET, f"{PREFIX}{key}")
 
 
 def _figures(field: Field, offenders: Offenders, course: _Course) -> dict[str, Figure]:

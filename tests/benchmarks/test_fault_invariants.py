@@ -265,11 +265,6 @@ def test_a_file_that_is_left_is_found(tmp_path: Path, name: str) -> None:
     assert found[str(path)] == 5
 
 
-def test_an_object_that_is_half_there_is_found(tmp_path: Path) -> None:
-    keys = ["lakehouse/videos/web-1/clips/1/clip.mp4", "lakehouse/videos/web-1/clips/1/clip.mp4.part"]
-    assert invariants.leftovers(tmp_path, tmp_path / "tmp", keys) == [(keys[1], 0)]
-
-
 def test_a_failure_without_cause_is_found(lakehouse: Lakehouse, sql: Sql) -> None:
     attempt = opened(lakehouse, intake_id=submitted(lakehouse))
     lakehouse.history.close_failed(attempt, TransientError("It broke."), will_retry=False)
