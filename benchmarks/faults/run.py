@@ -53,7 +53,9 @@ class _Course:
 def run_plan(make_plan: Callable[[Sequence[str]], Plan], folder: Path, *, patience_s: float) -> Outcome:
     """Play a plan. `make_plan` gets the kinds that this machine can't play.
 
-    `patience_s`: after the last fault, for every submission to come to its end.
+    `patience_s`: after the last fault, for every submission to come to its end. Beside the plan's own time a
+    run takes three and a half times that and three minutes at most: faults that wait for a victim and for its end (1),
+    the end of all (1), the budgets (1.5).
     """
     with built_stand(folder) as stand, Watch(stand.rows) as watch:
         plan = make_plan(_unplayable(stand))
