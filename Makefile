@@ -38,8 +38,8 @@ format: $(VENV)/dev ## let ruff order and format the code
 bench: $(VENV)/dev ## run the benchmarks and print a table
 	$(BIN)/python -m benchmarks
 
-faults: $(VENV)/dev ## break everything around submissions (SEED=, FAULTS=400), then check what came of them
-	$(BIN)/python -m benchmarks.faults --faults $(or $(FAULTS),400) $(if $(SEED),--seed $(SEED))
+faults: $(VENV)/dev ## break everything around submissions (SEED=, FAULTS=400, PATIENCE=300), then check what came of them
+	$(BIN)/python -m benchmarks.faults --faults $(or $(FAULTS),400) $(if $(SEED),--seed $(SEED)) $(if $(PATIENCE),--patience $(PATIENCE))
 
 lock: $(VENV)/dev ## resolve the dependencies anew
 	$(BIN)/python -m pip --quiet install uv

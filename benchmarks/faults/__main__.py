@@ -2,7 +2,7 @@
 
     python -m benchmarks.faults --seed 7 --faults 40
 
-A seed decides the plan, which is printed. Exit status 1 where an invariant does not hold.
+A seed decides the plan, which is printed. Exit status 1 where an invariant does not hold, or too little was tried.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.faults.plan import make_plan
 from benchmarks.faults.run import run_plan
+from benchmarks.faults.verdict import LEAST_KINDS, RECOVERY_S, shortfalls
 from benchmarks.report import report
 
 GOAL = {
@@ -35,8 +36,8 @@ GOAL = {
         ),
         0,
     ),
-    "recovery_p95_s": 90.0,
-    "kinds": 20,
+    "recovery_p95_s": RECOVERY_S,
+    "kinds": LEAST_KINDS,
 }
 
 
@@ -59,7 +60,10 @@ def main() -> int:
             print(f"{name}: {line}", file=sys.stderr)
     figures = {**outcome.figures, "seed": seed, "seconds": round(time.monotonic() - began, 1)}
     report("faults", figures, GOAL, as_json=arguments.json)
-    return int(any(outcome.offenders.values()))
+    short = list(shortfalls(outcome.figures, submissions=submissions, is_strict=arguments.strict))
+    for line in short:
+        print(f"too little: {line}", file=sys.stderr)
+    return int(bool(short) or any(outcome.offenders.values()))
 
 
 def _arguments() -> argparse.Namespace:
@@ -70,6 +74,7 @@ def _arguments() -> argparse.Namespace:
         "--submissions", type=int, default=None, help="how many (default: 3 for 4 faults; up to 100 faults: 1 for 2)"
     )
     parser.add_argument("--patience", type=float, default=300, help="seconds after the last fault (default: 300)")
+    parser.add_argument("--strict", action="store_true", help="fail also where recovery takes too long")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     return parser.parse_args()
 

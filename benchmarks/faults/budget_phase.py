@@ -32,31 +32,31 @@ from (select now() at time zone 'utc' as at) utc
 """
 
 
-def play_budgets(field: Field, patience_s: float) -> list[str]:
+def play_budgets(field: Field, patience_s: float) -> list[str] | None:
     """What passed the budget; and what did not wait for the next day, or did not go on then.
 
-    Not played where too little was spent: ten videos spend enough.
+    None: not played, for too little was spent; ten videos spend enough. `patience_s`: for all of it.
     """
     stand = field.stand
     spent = int(stand.patient_rows(_SPENT)[0]["n"])
     if spent < _LEAST_SPENT:
-        return []
+        return None
+    deadline = time.monotonic() + patience_s
     budget = Budget(tokens=spent + ROOM_TOKENS)
     stand.restart_daemon(MOMENTS_DAY_BUDGET=f"tokens={budget.tokens}")
     ids = [submit(field, stand.site.address(f"budget-{time.monotonic_ns()}")) for _ in range(VIDEOS)]
     faults()["worker_killed_in_moments"](field, 0.5)
-    found = [] if _until(field, _WAIT, ids, patience_s) else ["submissions neither ended nor waited for the next day"]
+    found = [] if _until(field, _WAIT, ids, deadline) else ["submissions neither ended nor waited for the next day"]
     found += invariants.budgets_passed(stand.lakehouse.database, video=Budget(), day=budget)
     seconds = stand.patient_rows(_TO_MIDNIGHT)[0]["seconds"]
     with stand.lakehouse.database.begin() as connection:
         connection.execute(text(STEP), {"seconds": seconds + 1})
-    if not _until(field, _END, ids, patience_s):
+    if not _until(field, _END, ids, deadline):
         found.append("submissions did not go on the next day")
     return found + invariants.budgets_passed(stand.lakehouse.database, video=Budget(), day=budget)
 
 
-def _until(field: Field, query: str, ids: Sequence[int], patience_s: float) -> bool:
-    deadline = time.monotonic() + patience_s
+def _until(field: Field, query: str, ids: Sequence[int], deadline: float) -> bool:
     rows: Callable[..., list[dict[str, int]]] = field.stand.patient_rows
     while rows(query, ids=list(ids))[0]["n"] < len(ids):
         if time.monotonic() > deadline:

@@ -8,12 +8,19 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from benchmarks.faults.stand import Row, Stand
 from benchmarks.faults.watch import Watch
 
+if TYPE_CHECKING:
+    from benchmarks.faults.cancelling import Cancelled
+
 CANCELLED = frozenset({"cancelled"})
 FAILED_FOR_GOOD = frozenset({"failed permanent"})
+
+_STRIKES_POSTGRES = {"postgres_killed", "postgres_frozen", "power_cut"}
+_POSTGRES_BACK_S = 30.0  # after a strike: 15 s frozen at most, or 5 s gone and its start
 
 
 @dataclass
@@ -38,6 +45,8 @@ class Field:
     foreseen: dict[int, frozenset[str]] = field(default_factory=lambda: defaultdict(frozenset))
     foreseen_videos: dict[str, frozenset[str]] = field(default_factory=lambda: defaultdict(frozenset))
     wanted: list[tuple[str, int]] = field(default_factory=list)  # rows that must exist at the end, as (url, how many)
+    wanted_ids: list[int] = field(default_factory=list)  # numbers that somebody was given for a submission
+    cancelled: list[Cancelled] = field(default_factory=list)
     _outage: threading.Lock = field(default_factory=threading.Lock)
 
     def hit(self, kind: str, videos: Sequence[str] = ()) -> None:
@@ -58,6 +67,11 @@ class Field:
     def foresee(self, row: Row, ends: frozenset[str]) -> None:
         """The submission of an attempt may end so; and, by their equal options, others of the video."""
         self.foreseen_videos[row["video_id"]] |= ends
+
+    def postgres_answered(self, *, since: float) -> bool:
+        """Whether PostgreSQL had nothing to recover from. `since`: `time.monotonic()`."""
+        strikes = [struck.at for struck in list(self.struck) if struck.kind in _STRIKES_POSTGRES]
+        return all(at < since - _POSTGRES_BACK_S for at in strikes)
 
     @contextmanager
     def outage(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ Times are only compared within one transaction: the clock of the database was se
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,14 @@ def lost(database: Database, foreseen: Mapping[int, frozenset[str]]) -> list[str
         for number, row in states.items()
         if _end(states, number) not in COMPLETED | foreseen.get(_original(states, number), frozenset())
     ]
+
+
+def missing(database: Database, wanted: Sequence[tuple[str, int]], numbers: Sequence[int]) -> list[str]:
+    """Submissions that were made and have no row: of addresses, by how many there must be, and by their numbers."""
+    rows = _rows(database, "select intake_id, url from public.url_intake")
+    there, by_url = {row["intake_id"] for row in rows}, Counter(row["url"] for row in rows)
+    found = [f"{by_url[url]} of {count} rows of {url}" for url, count in wanted if by_url[url] < count]
+    return found + [f"submission {number} has no row" for number in numbers if number not in there]
 
 
 def _original(states: Mapping[int, Any], number: int) -> int:
@@ -174,15 +183,11 @@ def _ports(process: Any) -> list[int]:
         return []
 
 
-def leftovers(state: Path, temporary: Path, keys: Sequence[str] = ()) -> list[tuple[str, int]]:
-    """(what, bytes) of what no work needs: in scratch, half downloads, half uploads, folders in TMPDIR.
-
-    `keys`: those of the object store.
-    """
+def leftovers(state: Path, temporary: Path) -> list[tuple[str, int]]:
+    """(what, bytes) of what no work needs: in scratch, half downloads, files half stored, folders in TMPDIR."""
     paths = [*_below(state / "scratch"), *_below(temporary), *(state / "cache" / "turns").glob("*")]
     paths += [path for path in state.rglob("*") if path.parent.name == ".incoming" or path.suffix == ".part"]
-    found = [(str(path), path.stat().st_size if path.is_file() else 0) for path in dict.fromkeys(paths)]
-    return found + [(key, 0) for key in keys if ".incoming" in key or key.endswith(".part")]
+    return [(str(path), path.stat().st_size if path.is_file() else 0) for path in dict.fromkeys(paths)]
 
 
 def _below(folder: Path) -> list[Path]:

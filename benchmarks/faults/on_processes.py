@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import psutil
 
-from benchmarks.faults.field import CANCELLED, Field
+from benchmarks.faults.field import Field
 from benchmarks.faults.plan import STAGES
 from benchmarks.faults.processes import marked, role_of, send
 
@@ -40,9 +40,9 @@ def _worker_killed(stage: str) -> Play:
     kind = f"worker_killed_in_{stage}"
 
     def play(field: Field, _chance: float) -> None:
-        row = field.victim(kind, stage)
-        if row and (worker := _process(field, row["pid"])):
-            field.hit(kind, [row["video_id"]])
+        if found := _victim(field, kind, stage):
+            video_id, worker = found
+            field.hit(kind, [video_id])
             send([worker], signal.SIGKILL)
 
     return play
@@ -50,9 +50,9 @@ def _worker_killed(stage: str) -> Play:
 
 def _worker_frozen(field: Field, chance: float) -> None:
     """Shorter or longer than the silence after which it is taken for dead; should it live, it goes on afterwards."""
-    row = field.victim("worker_frozen")
-    if row and (worker := _process(field, row["pid"])):
-        field.hit("worker_frozen", [row["video_id"]])
+    if found := _victim(field, "worker_frozen"):
+        video_id, worker = found
+        field.hit("worker_frozen", [video_id])
         send([worker], signal.SIGSTOP)
         time.sleep(_SILENCE_S * (0.3 + 1.5 * chance))
         send([worker], signal.SIGCONT)
@@ -153,22 +153,6 @@ def _second_daemon(field: Field, _chance: float) -> None:
     send([psutil.Process(second.pid)], signal.SIGKILL)
 
 
-def run_cancelled(field: Field, _chance: float) -> None:
-    """As the UI cancels a run."""
-    from dagster import DagsterInstance
-
-    row = field.victim("run_cancelled")
-    if not row:
-        return
-    field.foresee(row, CANCELLED)
-    field.hit("run_cancelled", [row["video_id"]])
-    try:
-        with DagsterInstance.get() as instance:
-            instance.run_coordinator.cancel_run(row["run_id"])
-    except Exception as error:  # noqa: BLE001 - the code server or PostgreSQL may be away: the UI shows it, too
-        field.missed.append(f"run_cancelled ({type(error).__name__})")
-
-
 def _freeze(processes: list[psutil.Process], seconds: float) -> None:
     send(processes, signal.SIGSTOP)
     try:
@@ -177,9 +161,16 @@ def _freeze(processes: list[psutil.Process], seconds: float) -> None:
         send(processes, signal.SIGCONT)
 
 
-def _process(field: Field, pid: int) -> psutil.Process | None:
-    """The process of an attempt, if it is one of this run's and lives."""
-    return next((process for process in marked(field.stand.marker) if process.pid == pid), None)
+def _victim(field: Field, kind: str, stage: str | None = None) -> tuple[str, psutil.Process] | None:
+    """(video, process) of an attempt that runs; None, which is noted, where there is none, or its process has ended."""
+    row = field.victim(kind, stage)
+    if row is None:
+        return None
+    for process in marked(field.stand.marker):
+        if process.pid == row["pid"]:
+            return row["video_id"], process
+    field.missed.append(kind)
+    return None
 
 
 def _wait_for(field: Field, role: str) -> list[psutil.Process]:

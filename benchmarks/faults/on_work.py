@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,9 +11,9 @@ from pathlib import Path
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from benchmarks.faults.cancelling import run_cancelled, video_cancelled
 from benchmarks.faults.clock import STEP
-from benchmarks.faults.field import CANCELLED, FAILED_FOR_GOOD, Field
-from benchmarks.faults.on_processes import run_cancelled
+from benchmarks.faults.field import FAILED_FOR_GOOD, Field
 from moments_core.errors import MomentsError
 from moments_core.options import Options
 
@@ -28,26 +26,13 @@ def faults() -> dict[str, Play]:
     """All of this file, by kind."""
     return {
         "run_cancelled": run_cancelled,
-        "video_cancelled": _video_cancelled,
+        "video_cancelled": video_cancelled,
         "disk_full": _disk_full,
         "clock_step": _clock_step,
         "late_commit": _late_commit,
         "fifty_at_once": _fifty_at_once,
         "poison_video": _poison_video,
     }
-
-
-def _video_cancelled(field: Field, _chance: float) -> None:
-    """`moments cancel VIDEO`, in a process of its own."""
-    row = field.victim("video_cancelled")
-    if not row:
-        return
-    field.foresee(row, CANCELLED)
-    field.hit("video_cancelled", [row["video_id"]])
-    command = [sys.executable, "-m", "moments.cli", "cancel", row["video_id"]]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=180)
-    if done.returncode != 0:
-        field.missed.append(f"video_cancelled ({done.stderr.strip()[-200:]})")
 
 
 def _disk_full(field: Field, chance: float) -> None:
@@ -124,6 +109,7 @@ def submit(field: Field, source: str) -> int:
     while True:
         try:
             row = intake.submit(source, Options(), submitted_by="fault run")
+            field.wanted_ids.append(row.intake_id)
             refusal = intake.refusal(row)
         except (MomentsError, SQLAlchemyError):
             time.sleep(1)

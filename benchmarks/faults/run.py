@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.faults import invariants, on_processes, on_servers, on_work
+from benchmarks.faults.bucket import stray_files, stray_objects
 from benchmarks.faults.budget_phase import play_budgets
+from benchmarks.faults.cancelling import broken_at_the_end
 from benchmarks.faults.field import Field
 from benchmarks.faults.plan import Plan, PlannedFault, PlannedSubmission
-from benchmarks.faults.stand import BUCKET, Stand, built_stand
+from benchmarks.faults.stand import BUCKET, PREFIX, Stand, built_stand
 from benchmarks.faults.watch import Watch
 from benchmarks.report import Figure
 
@@ -24,6 +26,9 @@ _AT_ONCE = 24  # faults that wait for their victims
 _STILL_S = 3.0
 
 Offenders = Mapping[str, Sequence[str]]
+
+
+_BUDGETS_PATIENCE = 1.5  # of the patience: for two waits, and the video that is killed in between
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,23 @@ class Outcome:
     figures: Mapping[str, Figure]
 
 
+@dataclass(frozen=True)
+class _Course:
+    """How it went. `missed`: planned faults that did not strike. `given_up`: `time.monotonic()`."""
+
+    planned: int
+    missed: Sequence[str]
+    drained_s: float
+    given_up: float
+    is_budget_played: bool
+
+
 def run_plan(make_plan: Callable[[Sequence[str]], Plan], folder: Path, *, patience_s: float) -> Outcome:
     """Play a plan. `make_plan` gets the kinds that this machine can't play.
 
-    `patience_s`: after the last fault, for every submission to come to its end.
+    `patience_s`: after the last fault, for every submission to come to its end. Beside the plan's own time a
+    run takes three and a half times that and three minutes at most: faults that wait for a victim and for its end (1),
+    the end of all (1), the budgets (1.5).
     """
     with built_stand(folder) as stand, Watch(stand.rows) as watch:
         plan = make_plan(_unplayable(stand))
@@ -49,16 +67,21 @@ def run_plan(make_plan: Callable[[Sequence[str]], Plan], folder: Path, *, patien
         keeper.start()
         try:
             _play(field, plan)
+            missed = tuple(field.missed)
             _repair(field)
-            drained_s = _drain(field, patience_s)
-            budgets = play_budgets(field, patience_s)
+            given_up = time.monotonic() + patience_s
+            drained_s = _drain(field, given_up)
+            # Where submissions have no end, the run has failed already, and more patience shows nothing.
+            budgets = play_budgets(field, _BUDGETS_PATIENCE * patience_s) if drained_s < patience_s else None
             _quiet(field)
-            offenders = {"budgets_passed": budgets} | _live_offenders(field)
+            offenders = {"budgets_passed": budgets or []} | _live_offenders(field)
         finally:
             stand.stop_daemon()
             keeper.join()
         offenders |= _offenders_after(field)
-        return Outcome(offenders, _figures(field, offenders, drained_s))
+        given_up = max(given_up, time.monotonic())  # the last fault strikes while the budgets are played
+        course = _Course(len(plan.faults), missed, drained_s, given_up, budgets is not None)
+        return Outcome(offenders, _figures(field, offenders, course))
 
 
 def _unplayable(stand: Stand) -> list[str]:
@@ -115,11 +138,11 @@ def _repair(field: Field) -> None:
     field.stand.site.failures.clear()
 
 
-def _drain(field: Field, patience_s: float) -> float:
-    """Wait until every submission has an end; seconds that it took."""
+def _drain(field: Field, given_up: float) -> float:
+    """Wait until every submission has an end; seconds that it took. `given_up`: `time.monotonic()`."""
     started = time.monotonic()
     query = "select count(*) as n from public.intake_state where state in ('waiting', 'running')"
-    while time.monotonic() - started < patience_s:
+    while time.monotonic() < given_up:
         if field.stand.patient_rows(query)[0]["n"] == 0:
             break
         time.sleep(1)
@@ -143,19 +166,32 @@ def _live_offenders(field: Field) -> dict[str, Sequence[str]]:
     with DagsterInstance.get() as instance:
         slots = invariants.leaked_slots(database, instance)
     return {
-        "lost": [*invariants.lost(database, foreseen), *_missing(field)],
+        "lost": [
+            *invariants.lost(database, foreseen),
+            *invariants.missing(database, field.wanted, field.wanted_ids),
+        ],
         "duplicated": invariants.duplicated(database),
         "stale_writes": invariants.stale_writes(database, lambda key: _content(field.stand, key)),
         "leaked_slots": slots,
         "unexplained": invariants.unexplained(database),
-        "wrong": field.wrong,
+        "wrong": list(dict.fromkeys([*field.wrong, *broken_at_the_end(field)])),
     }
 
 
 def _offenders_after(field: Field) -> dict[str, Sequence[str]]:
     """What is asked when the daemon was stopped."""
     stand = field.stand
-    left = invariants.leftovers(stand.lakehouse.settings.state, stand.folder / "tmp", list(stand.gcs.objects(BUCKET)))
+    state, names = stand.lakehouse.settings.state, list(stand.gcs.objects(BUCKET))
+    address = f"gs://{BUCKET}/"
+    left = [
+        *invariants.leftovers(state, stand.folder / "tmp"),
+        *stray_objects(names, PREFIX),
+        *stray_files(
+            state / "cache",
+            [address + name for name in names],
+            lambda uri: stand.gcs.content(BUCKET, uri.removeprefix(address)),
+        ),
+    ]
     return {
         "orphan_processes": invariants.orphan_processes(stand.marker, stand.ssh.connections + stand.ssh.channels),
         "leftover_bytes": [f"{what} ({size} bytes)" for what, size in left],
@@ -168,39 +204,43 @@ def _foreseen(field: Field) -> dict[int, frozenset[str]]:
     return {row["intake_id"]: field.foreseen[row["intake_id"]] | field.foreseen_videos[row["video_id"]] for row in rows}
 
 
-def _missing(field: Field) -> list[str]:
-    """Addresses that were submitted, and have fewer rows than that."""
-    counted = field.stand.rows("select url, count(*) as n from public.url_intake group by url")
-    rows = {row["url"]: row["n"] for row in counted}
-    return [f"{rows.get(url, 0)} of {count} rows of {url}" for url, count in field.wanted if rows.get(url, 0) < count]
-
-
 def _content(stand: Stand, key: str) -> bytes | None:
-    return stand.gcs.content(BUCKET, f"lakehouse/{key}")
+    return stand.gcs.content(BUCKET, f"{PREFIX}{key}")
 
 
-def _figures(field: Field, offenders: Offenders, drained_s: float) -> dict[str, Figure]:
-    times = [
-        seconds
-        for struck in field.struck
-        for video in struck.videos
-        if (seconds := field.watch.recovery_s(video, struck.at)) is not None
-    ]
+def _figures(field: Field, offenders: Offenders, course: _Course) -> dict[str, Figure]:
     kinds = Counter(struck.kind for struck in field.struck)
-    rows = field.stand.rows("select count(*) as n from public.url_intake")
+    counts = field.stand.rows(
+        "select count(*) as n, count(*) filter (where url like 'upload:%') as files from url_intake"
+    )
     _tell("\n".join(f"  {kind:28} {count}" for kind, count in sorted(kinds.items())))
-    _tell(f"  found nobody to hit: {', '.join(field.missed) or 'none'}")
+    _tell(f"  found nobody to hit: {', '.join(course.missed) or 'none'}")
+    found: dict[str, Figure] = {name: len(lines) for name, lines in offenders.items()}
+    if not course.is_budget_played:
+        found["budgets_passed"] = None
     return {
-        "faults": len(field.struck),
+        "planned": course.planned,
+        "faults": course.planned - len(course.missed),
+        "missed": len(course.missed),
         "kinds": len(kinds),
-        "missed": len(field.missed),
-        "submissions": rows[0]["n"],
-        **{name: len(lines) for name, lines in offenders.items()},
+        "submissions": counts[0]["n"],
+        "files": counts[0]["files"],
+        **found,
+        **_recovery(field, course.given_up),
+        "drained_s": round(course.drained_s, 1),
+    }
+
+
+def _recovery(field: Field, given_up: float) -> dict[str, Figure]:
+    """Times from a strike to the next step of each video that it hit; one that never came counts until the end."""
+    hits = [(video, struck.at) for struck in field.struck for video in struck.videos]
+    found = [field.watch.recovery_s(video, at, given_up=given_up) for video, at in hits]
+    times = [seconds for seconds in found if seconds is not None]
+    return {
         "recoveries": len(times),
         "recovery_p50_s": round(statistics.median(times), 1) if times else None,
         "recovery_p95_s": round(_p95(times), 1) if times else None,
         "recovery_worst_s": round(max(times), 1) if times else None,
-        "drained_s": round(drained_s, 1),
     }
 
 

@@ -45,6 +45,7 @@ SCRATCH_MB = 64
 _RESTART_S = 2.0  # after which systemd or docker starts the supervisor again
 _STOP_S = 40.0
 BUCKET = "media"
+PREFIX = "lakehouse/"  # of all names in it
 
 
 @dataclass
@@ -238,7 +239,7 @@ def _set_environment(gcs: GcsServer, folder: Path, database_url: str) -> None:
     values: dict[str, object] = {
         "MOMENTS_HOME": folder / "home",
         "MOMENTS_DATABASE_URL": database_url,
-        "MOMENTS_STORE_URL": f"gs://{BUCKET}/lakehouse",
+        "MOMENTS_STORE_URL": f"gs://{BUCKET}/{PREFIX}".rstrip("/"),
         "MOMENTS_MODELS": folder / "models.yaml",
         "MOMENTS_ASR_MODEL": "parakeet",
         "MOMENTS_GENERATION_MODEL": "minimax",

@@ -18,12 +18,16 @@ Rows = Callable[..., list[Row]]
 _LOOK_S = 0.4
 _ENDS_EVERY = 5  # looks
 
+# `age`: seconds since it ended. By a difference, both ends of which are shifted alike where the clock was set before.
 _STEPS = """
-select attempt_id, video_id from public.pipeline_history
-where outcome in ('completed', 'reused') and attempt_id > :known - 500
+select attempt_id, video_id, extract(epoch from clock_timestamp() - ended_at)::float as age
+from public.pipeline_history where outcome in ('completed', 'reused') and attempt_id > :known - 500
 """
 _ENDS = """
-select intake_id, video_id, state from public.intake_state
+select intake_id, video_id, state, (
+    select extract(epoch from clock_timestamp() - max(ended_at))::float from public.pipeline_history h
+    where h.intake_id = s.intake_id) as age
+from public.intake_state s
 where video_id is not null and state in ('completed', 'failed', 'cancelled')
 """
 _AT_WORK = """
@@ -39,7 +43,9 @@ class Watch:
         self._rows = rows
         self._steps: dict[int, float] = {}
         self._ends: dict[int, float] = {}
+        self._looked: dict[str, float] = {}  # when the last look that was answered began, by what it was for
         self.forward: dict[str, list[float]] = defaultdict(list)  # times of steps and ends, by video
+        self.over: dict[str, list[float]] = defaultdict(list)  # times of ends alone
         self.strikes: Counter[str] = Counter()  # by video
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._look, name="watch", daemon=True)
@@ -71,24 +77,45 @@ class Watch:
             time.sleep(0.05)
         return None
 
-    def recovery_s(self, video_id: str, at: float) -> float | None:
-        """From `at` until the video came forward; None where it never did."""
-        return min((when - at for when in self.forward[video_id] if when > at), default=None)
+    def recovery_s(self, video_id: str, at: float, *, given_up: float) -> float | None:
+        """Seconds from `at` until the video came forward, or until `given_up` where it never did.
+
+        None where there was nothing to recover: its end had come before the strike.
+        """
+        later = [when for when in self.forward[video_id] if when > at]
+        if later:
+            return min(later) - at
+        return None if self.over[video_id] else given_up - at
 
     def _look(self) -> None:
         looks = 0
         while not self._is_over.wait(_LOOK_S):
             looks += 1
             try:
-                self._note(self._steps, "attempt_id", self._rows(_STEPS, known=max(self._steps, default=0)))
+                self._note(self._steps, "attempt_id", _STEPS, known=max(self._steps, default=0))
                 if looks % _ENDS_EVERY == 0:
-                    self._note(self._ends, "intake_id", self._rows(_ENDS))
+                    for video_id, when in self._note(self._ends, "intake_id", _ENDS):
+                        self.over[video_id].append(when)
             except (MomentsError, SQLAlchemyError):
                 continue
 
-    def _note(self, known: dict[int, float], key: str, rows: list[Row]) -> None:
+    def _note(self, noted: dict[int, float], key: str, query: str, **parameters: object) -> list[tuple[str, float]]:
+        """Note what is new, each at the time when it ended; (video, time) of it."""
+        began = time.monotonic()
+        rows = self._rows(query, **parameters)
         now = time.monotonic()
-        for row in rows:
-            if row[key] not in known:
-                known[row[key]] = now
-                self.forward[row["video_id"]].append(now)
+        new = [row for row in rows if row[key] not in noted]
+        found = [(row["video_id"], ended_at(row["age"], now=now, earliest=self._looked.get(key, 0.0))) for row in new]
+        for row, (video_id, when) in zip(new, found, strict=True):
+            noted[row[key]] = when
+            self.forward[video_id].append(when)
+        self._looked[key] = began
+        return found
+
+
+def ended_at(age: float, *, now: float, earliest: float) -> float:
+    """When something ended that is `age` seconds old and was not seen by the look at `earliest`, all by our clock.
+
+    Where the clock of the database was set since, the age is wrong by minutes, and the bounds hold it.
+    """
+    return max(earliest, min(now, now - age))

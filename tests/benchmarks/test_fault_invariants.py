@@ -125,6 +125,17 @@ def test_a_duplicate_is_as_lost_as_what_it_is_a_duplicate_of(lakehouse: Lakehous
     assert len(invariants.lost(lakehouse.database, {})) == 2
 
 
+def test_a_row_that_is_gone_is_missed(lakehouse: Lakehouse, sql: Sql) -> None:
+    url = "https://example.org/v.mp4"
+    numbers = [submitted(lakehouse, url), submitted(lakehouse, "https://example.org/w.mp4")]
+    assert invariants.missing(lakehouse.database, [(url, 1)], numbers) == []
+    sql("delete from url_intake where url = :url", url=url)
+    assert invariants.missing(lakehouse.database, [(url, 1)], numbers) == [
+        f"0 of 1 rows of {url}",
+        f"submission {numbers[0]} has no row",
+    ]
+
+
 def test_two_current_versions_are_found(lakehouse: Lakehouse, sql: Sql) -> None:
     committed(lakehouse, 10)
     committed(lakehouse, 20)
@@ -252,11 +263,6 @@ def test_a_file_that_is_left_is_found(tmp_path: Path, name: str) -> None:
     path.write_bytes(b"12345")
     found = dict(invariants.leftovers(tmp_path / "home", tmp_path / "tmp"))
     assert found[str(path)] == 5
-
-
-def test_an_object_that_is_half_there_is_found(tmp_path: Path) -> None:
-    keys = ["lakehouse/videos/web-1/clips/1/clip.mp4", "lakehouse/videos/web-1/clips/1/clip.mp4.part"]
-    assert invariants.leftovers(tmp_path, tmp_path / "tmp", keys) == [(keys[1], 0)]
 
 
 def test_a_failure_without_cause_is_found(lakehouse: Lakehouse, sql: Sql) -> None:

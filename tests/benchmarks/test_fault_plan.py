@@ -39,3 +39,8 @@ def test_everything_has_its_time_and_outages_are_apart() -> None:
     assert all(submission.at_s <= plan.seconds for submission in plan.submissions)
     outages = [fault.at_s for fault in plan.faults if fault.kind in OUTAGES]
     assert all(second - first >= 5 for first, second in pairwise(outages))
+
+
+def test_the_short_form_fits_into_its_five_minutes() -> None:
+    """Half of them; the other half is for what comes after the plan: retries, the budgets, the stop."""
+    assert make_plan(1, faults=40, submissions=20).seconds <= 150
