@@ -25,7 +25,7 @@ from moments_resources.database import Database
 from moments_resources.models.batch import Batch, Call
 from moments_resources.models.breaker import rest_s
 from moments_resources.models.budgets import HeldError
-from moments_resources.models.call_failures import MAX_WAIT_S, CallFailure, failure_of
+from moments_resources.models.call_failures import MAX_WAIT_S, CallFailure, failure_of, made_nothing
 from moments_resources.models.calls import StoredReply
 from moments_resources.models.patience import patiently
 from moments_resources.models.wire import http_client
@@ -178,6 +178,7 @@ class ModelCaller:
                 address = ready
                 if monotonic() - made_at > FRESH_S:
                     send = await to_thread.run_sync(call.prepare)
+                self.ledger.note_sent(number)
                 with sent.running():
                     body = await self._in_time(send(client, address))
         except BaseException as error:
@@ -249,7 +250,8 @@ class ModelCaller:
             self.ledger.withdraw(number)
             return
         shown, status = (failure.error, failure.status) if failure else (error, None)
-        self.ledger.fail(number, shown, seconds=sent.seconds, price=self.entry.price, status=status)
+        took = {"seconds": sent.seconds, "price": self.entry.price, "made_nothing": made_nothing(error)}
+        self.ledger.fail(number, shown, status=status, **took)
 
     async def _look_at_the_way(self, failure: CallFailure, address: str) -> None:
         """Open the way anew where that is what broke. That it can't be opened is found out by the next try."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from moments_core.budget import Amounts, Budget, Budgets
-from moments_core.errors import BudgetError, MomentsError, ServiceError
+from moments_core.errors import BudgetError, MomentsError, NetworkError, ServiceError
 from moments_core.model_entry import ModelEntry
 from moments_resources.database import Database
 from moments_resources.models.caller import ModelCaller
@@ -19,8 +20,9 @@ from moments_resources.models.calls import CallLedger
 from moments_resources.models.chat import ChatModel, ChatRequest
 from moments_resources.models.link import ModelLink
 from moments_resources.step import Step
+from moments_resources.turns import Turns
 from tests.stand_ins import faults
-from tests.stand_ins.http_exchange import Exchange, Reply
+from tests.stand_ins.http_exchange import Asked, Exchange, Reply
 from tests.stand_ins.model_server import ModelServer
 
 pytestmark = pytest.mark.usefixtures("no_threads_left")
@@ -120,6 +122,58 @@ def test_a_reply_that_is_not_whole_has_taken_what_it_might(
     with pytest.raises(BudgetError):
         ask(entry, [question()], tokens=10_000)
     assert len(model_server.asked) == 1
+
+
+ONE_CALL = {"context_tokens": 8192, "timeout_s": 0.5}
+
+
+@pytest.mark.parametrize("fault", [faults.hang, faults.slow_drip, faults.broken_off, faults.reset])
+def test_a_call_that_was_sent_and_not_answered_has_taken_what_it_might(
+    model_server: ModelServer, ask: Ask, question: Question, fault: faults.Fault
+) -> None:
+    model_server.faults.append(fault)
+    with pytest.raises(BudgetError, match="8,192 of it is spent"):
+        ask(model_server.entry(**ONE_CALL), [question()], tokens=10_000)
+    assert len(model_server.asked) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_call_that_was_answered_with_a_failure_has_taken_no_tokens(
+    model_server: ModelServer, ask: Ask, question: Question, status: int
+) -> None:
+    model_server.faults.append(faults.status(status))
+    assert ask(model_server.entry(**ONE_CALL), [question()], tokens=10_000)
+
+
+def test_a_call_that_reached_nobody_has_taken_no_tokens(ask: Ask, question: Question, sql: Sql) -> None:
+    with ModelServer() as server:
+
+        def messages() -> list[dict[str, object]]:
+            server.close()  # the way to it was opened before
+            return [{"role": "user", "content": "a clip"}]
+
+        shown = ChatRequest(question().prompt, messages, question().schema, identity={"clip": "1"})
+        with pytest.raises(NetworkError):
+            ask(server.entry(**ONE_CALL), [shown], tokens=10_000)
+    assert sql("select outcome, reserved_tokens from model_calls") == [{"outcome": "failed", "reserved_tokens": 0}]
+
+
+def test_a_call_is_noted_as_sent_when_it_goes_out_and_not_while_it_waits_for_its_turn(
+    ask: Ask, question: Question, database: Database, sql: Sql, until: Callable[..., None]
+) -> None:
+    seen: list[Any] = []
+
+    def answer(_: Asked) -> str:
+        seen.extend(sql("select sent, outcome from model_calls"))
+        return "{}"
+
+    with ModelServer(answer=answer) as server, ThreadPoolExecutor(1) as pool:
+        with Turns(database).turn("model:stand-in", 1):
+            asking = pool.submit(ask, server.entry(parallel=1), [question()])
+            until(lambda: sql("select 1 from model_calls"))
+            assert sql("select sent from model_calls") == [{"sent": False}]
+        assert asking.result(timeout=30) == ["{}"]
+    assert seen == [{"sent": True, "outcome": "open"}]
 
 
 @pytest.fixture
