@@ -250,8 +250,8 @@ class ModelCaller:
             self.ledger.withdraw(number)
             return
         shown, status = (failure.error, failure.status) if failure else (error, None)
-        took = {"seconds": sent.seconds, "price": self.entry.price, "made_nothing": made_nothing(error)}
-        self.ledger.fail(number, shown, status=status, **took)
+        price, nothing = self.entry.price, made_nothing(error)
+        self.ledger.fail(number, shown, seconds=sent.seconds, price=price, made_nothing=nothing, status=status)
 
     async def _look_at_the_way(self, failure: CallFailure, address: str) -> None:
         """Open the way anew where that is what broke. That it can't be opened is found out by the next try."""
