@@ -313,7 +313,7 @@ model_calls = Table(
     _required(
         "started_at",
         DateTime(timezone=True),
-        "When it was sent; while it is open: when it was asked for.",
+        "When it was sent; before that: when it was asked for.",
         server_default=func.now(),
     ),
     _optional("seconds", Float, "From sending it to its end; waiting for a turn is not counted."),
@@ -332,6 +332,12 @@ model_calls = Table(
             server_default=text("0"),
         )
         for name, kind in (("seconds", Float), ("tokens", BigInteger), ("cost", Float))
+    ),
+    _required(
+        "sent",
+        Boolean,
+        "Set when it goes out: if nobody hears of its end, it has taken what was reserved.",
+        server_default=text("false"),
     ),
     CheckConstraint("outcome in ('open', 'replied', 'refused', 'failed')", name="model_calls_outcome"),
     CheckConstraint("outcome <> 'replied' or reply is not null", name="model_calls_replies_are_kept"),

@@ -229,13 +229,14 @@ def _amounts(row: Mapping[str, Any]) -> Amounts:
     return Amounts(float(row["seconds"]), int(row["tokens"]), float(row["cost"]))
 
 
-# What an open call may take counts while its attempt runs; what a reply took that nobody counted is what it reserved.
+# What an open call may take counts while its attempt runs, and for good if it was sent; what a call took that nobody
+# counted is what it reserved.
 _TOOK = """
     coalesce(sum(case when c.outcome = 'open' then c.reserved_seconds else coalesce(c.seconds, 0) end), 0) as seconds,
     coalesce(sum(coalesce(c.tokens_in, 0)::bigint + coalesce(c.tokens_out, 0) + c.reserved_tokens), 0) as tokens,
     coalesce(sum(c.cost + c.reserved_cost), 0) as cost
 from public.model_calls c join public.pipeline_history h using (attempt_id)
-where c.outcome <> 'open' or h.outcome = 'running'
+where c.outcome <> 'open' or h.outcome = 'running' or c.sent
 """
 _BY_VIDEO = f"select c.video_id, {_TOOK} group by c.video_id"
 _BY_DAY = f"select (c.started_at at time zone 'utc')::date as day, {_TOOK} group by 1"

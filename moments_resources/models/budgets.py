@@ -1,7 +1,8 @@
 """Whether a call has room in the budgets, and what each day has spent: over all processes and machines.
 
 What is spent is known once a call has ended. Until then the most that it may take is reserved in its row of
-model_calls, for as long as its attempt is open: a process that died gives it back when its attempt is closed.
+model_calls, for as long as its attempt is open. Of a process that died, a call that waited for its turn gives it back
+when its attempt is closed; one that was sent has taken it.
 """
 
 from __future__ import annotations
@@ -102,25 +103,28 @@ def _taken(connection: Connection, query: str, **parameters: str) -> Taken:
     return Taken(Amounts(row[0], int(row[1]), row[2]), Amounts(row[3], int(row[4]), row[5]))
 
 
-# Each sum is one statement: between two of them a call could end, and be in neither. What a reply took that its server
-# has not counted (yet) is what was reserved for it.
+# Each sum is one statement: between two of them a call could end, and be in neither. What a call took that its server
+# has not counted (yet) is what was reserved for it; so it is for one that was sent and whose end nobody noted.
 _OF_VIDEO = """
-select coalesce(sum(coalesce(c.seconds, 0)), 0),
-       coalesce(sum(coalesce(c.tokens_in, 0)::bigint + coalesce(c.tokens_out, 0)
-                    + c.reserved_tokens * (c.outcome <> 'open')::int), 0),
-       coalesce(sum(c.cost + c.reserved_cost * (c.outcome <> 'open')::int), 0),
-       coalesce(sum(c.reserved_seconds) filter (where c.outcome = 'open'), 0),
-       coalesce(sum(c.reserved_tokens) filter (where c.outcome = 'open'), 0),
-       coalesce(sum(c.reserved_cost) filter (where c.outcome = 'open'), 0)
-from public.model_calls c
-join public.pipeline_history h on h.attempt_id = c.attempt_id
-where c.video_id = :video_id and (c.outcome <> 'open' or h.outcome = 'running')
+select coalesce(sum(coalesce(seconds, 0) + reserved_seconds) filter (where not is_held), 0),
+       coalesce(sum(coalesce(tokens_in, 0)::bigint + coalesce(tokens_out, 0) + reserved_tokens)
+                filter (where not is_held), 0),
+       coalesce(sum(cost + reserved_cost) filter (where not is_held), 0),
+       coalesce(sum(reserved_seconds) filter (where is_held), 0),
+       coalesce(sum(reserved_tokens) filter (where is_held), 0),
+       coalesce(sum(reserved_cost) filter (where is_held), 0)
+from (
+    select c.*, c.outcome = 'open' and h.outcome = 'running' as is_held
+    from public.model_calls c
+    join public.pipeline_history h on h.attempt_id = c.attempt_id
+    where c.video_id = :video_id and (c.outcome <> 'open' or h.outcome = 'running' or c.sent)
+) counted
 """
 
 # All open calls, whenever they began: one that is sent before midnight may end after it.
 _OF_DAY = """
-select coalesce(s.seconds, 0), coalesce(s.tokens, 0) + uncounted.tokens, coalesce(s.cost, 0) + uncounted.cost,
-       held.seconds, held.tokens, held.cost
+select coalesce(s.seconds, 0) + unheard.seconds, coalesce(s.tokens, 0) + uncounted.tokens + unheard.tokens,
+       coalesce(s.cost, 0) + uncounted.cost + unheard.cost, held.seconds, held.tokens, held.cost
 from (select (clock_timestamp() at time zone 'UTC')::date as day) today
 left join public.spending s on s.day = today.day
 cross join lateral (
@@ -128,6 +132,14 @@ cross join lateral (
     from public.model_calls
     where outcome <> 'open' and reserved_tokens > 0 and started_at >= today.day::timestamp at time zone 'UTC'
 ) uncounted
+cross join lateral (
+    select coalesce(sum(c.reserved_seconds), 0) as seconds, coalesce(sum(c.reserved_tokens), 0) as tokens,
+           coalesce(sum(c.reserved_cost), 0) as cost
+    from public.model_calls c
+    join public.pipeline_history h on h.attempt_id = c.attempt_id
+    where c.outcome = 'open' and h.outcome <> 'running' and c.sent
+      and c.started_at >= today.day::timestamp at time zone 'UTC'
+) unheard
 cross join (
     select coalesce(sum(c.reserved_seconds), 0) as seconds, coalesce(sum(c.reserved_tokens), 0) as tokens,
            coalesce(sum(c.reserved_cost), 0) as cost

@@ -61,6 +61,13 @@ def failure_of(entry: ModelEntry, error: BaseException, *, secret: str | None) -
     return None
 
 
+def made_nothing(error: BaseException) -> bool:
+    """Whether a call that was sent ended so that the model made nothing: it was refused, or nobody was reached."""
+    import httpx2
+
+    return isinstance(error, (StatusError, httpx2.ConnectError, httpx2.ConnectTimeout))
+
+
 def _answered(entry: ModelEntry, answer: StatusError, secret: str | None) -> CallFailure:
     said = scrubbed(answer.body, secret)
     wait_s = retry_after(answer.headers.get("retry-after"))

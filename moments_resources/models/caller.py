@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, repeat
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -24,8 +25,9 @@ from moments_resources.database import Database
 from moments_resources.models.batch import Batch, Call
 from moments_resources.models.breaker import rest_s
 from moments_resources.models.budgets import HeldError
-from moments_resources.models.call_failures import MAX_WAIT_S, CallFailure, failure_of
+from moments_resources.models.call_failures import MAX_WAIT_S, CallFailure, failure_of, made_nothing
 from moments_resources.models.calls import StoredReply
+from moments_resources.models.patience import patiently
 from moments_resources.models.wire import http_client
 from moments_resources.turns import Turns
 
@@ -43,13 +45,15 @@ MOST_REST_S = 120.0  # twice as long as a model server takes to start
 FRESH_S = 600.0  # what was prepared longer ago is made anew: a signed address lives for 15 minutes
 _ROOM_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # between looks for room that other calls of a budget may leave
 _KEEP_TRYING_S = 10.0  # a reply has been paid for: a database that is away for a moment must not cost it
+_HELD_PATIENCES = 5  # for room that other calls hold: ten minutes, twice the usual timeout_s
 
 
 class ModelCaller:
     """Calls one model for one step. `decided_by`: what else decides a reply besides a call's identity.
 
-    `pauses_s`: between the tries of a call. `patience_s`: how long a call waits for a model that is left alone.
-    `while_waiting`: called once a second while a call waits for its turn; what it raises ends the wait.
+    `pauses_s`: between the tries of a call. `patience_s`: how long a call waits for a model that is left alone, and
+    for a database that can't note its end; for room that other calls of a budget hold, five times as long, or two of
+    its deadlines. `while_waiting`: called once a second while a call waits for its turn; what it raises ends the wait.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class ModelCaller:
         self._turns = Turns(database)
         self._pauses_s = pauses_s
         self._patience_s = patience_s
+        self._held_s = max(_HELD_PATIENCES * patience_s, 2 * entry.timeout_s)
         self._while_waiting = while_waiting
 
     def call_all(self, calls: Sequence[Call], *, on_done: Callable[[int], None] | None = None) -> list[StoredReply]:
@@ -173,11 +178,12 @@ class ModelCaller:
                 address = ready
                 if monotonic() - made_at > FRESH_S:
                     send = await to_thread.run_sync(call.prepare)
+                self.ledger.note_sent(number)
                 with sent.running():
                     body = await self._in_time(send(client, address))
         except BaseException as error:
             failure = failure_of(self.entry, error, secret=self.link.api_key)
-            self._note_end(number, error, failure, sent)
+            await self._note_end(number, error, failure, sent)
             if failure is None or not sent.seconds:  # the end of the step, a defect, or nothing of the model's
                 raise
         else:
@@ -189,12 +195,21 @@ class ModelCaller:
         """The number of the call, once there is room for it in the budgets: calls on their way may leave some."""
         from anyio import sleep
 
-        pauses_s = chain(_ROOM_PAUSES_S, repeat(_ROOM_PAUSES_S[-1]))
+        pauses_s, until = chain(_ROOM_PAUSES_S, repeat(_ROOM_PAUSES_S[-1])), monotonic() + self._held_s
         while True:
             try:
                 return self.ledger.begin(self.entry.key, sha256, call.prompt_sha256, self._most(call))
-            except HeldError:
+            except HeldError as error:
+                if monotonic() > until:
+                    raise self._no_room() from error
                 await sleep(next(pauses_s))
+
+    def _no_room(self) -> ServiceError:
+        return ServiceError(
+            f"Other calls have held the rest of a budget for {self._held_s:g} s, so the model {self.entry.key} could "
+            "not be called: run this again, or raise MOMENTS_VIDEO_BUDGET or MOMENTS_DAY_BUDGET.",
+            model=self.entry.key,
+        )
 
     def _most(self, call: Call) -> Amounts:
         return most_of_call(self.entry, call.prompt_tokens)
@@ -216,15 +231,27 @@ class ModelCaller:
         with fail_after(self.entry.timeout_s):
             return await sending
 
-    def _note_end(self, number: int, error: BaseException, failure: CallFailure | None, sent: _Stopwatch) -> None:
+    async def _note_end(self, number: int, error: BaseException, failure: CallFailure | None, sent: _Stopwatch) -> None:
+        """Note that no reply came: patiently where the call may be made again.
+
+        Raises the error of the database if it can't be noted then: the next try would wait for room that this one
+        seems to hold, for as long as its attempt is open.
+        """
+        goes_on = failure is not None and sent.seconds > 0
         try:
-            if not sent.seconds:  # no call was made
-                self.ledger.withdraw(number)
-                return
-            shown, status = (failure.error, failure.status) if failure else (error, None)
-            self.ledger.fail(number, shown, seconds=sent.seconds, price=self.entry.price, status=status)
+            await patiently(partial(self._end, number, error, failure, sent), self._patience_s if goes_on else 0)
         except MomentsError as second:
+            if goes_on:
+                raise
             error.add_note(f"The end of this call could not be noted: {second}")
+
+    def _end(self, number: int, error: BaseException, failure: CallFailure | None, sent: _Stopwatch) -> None:
+        if not sent.seconds:  # no call was made
+            self.ledger.withdraw(number)
+            return
+        shown, status = (failure.error, failure.status) if failure else (error, None)
+        price, nothing = self.entry.price, made_nothing(error)
+        self.ledger.fail(number, shown, seconds=sent.seconds, price=price, made_nothing=nothing, status=status)
 
     async def _look_at_the_way(self, failure: CallFailure, address: str) -> None:
         """Open the way anew where that is what broke. That it can't be opened is found out by the next try."""
@@ -245,18 +272,9 @@ class ModelCaller:
             self.ledger.charge(reply, usage, self.entry.price)
 
     async def _stored(self, number: int, body: bytes, seconds: float) -> StoredReply:
-        from anyio import CancelScope, sleep
-
         text = without_secrets(body.decode(errors="replace"), self.link.api_key)
-        until = monotonic() + max(seconds, _KEEP_TRYING_S)
-        while True:
-            try:
-                return self.ledger.keep(number, text, seconds=seconds, price=self.entry.price)
-            except ServiceError:
-                if monotonic() > until:
-                    raise
-                with CancelScope(shield=True):
-                    await sleep(1)
+        keep = partial(self.ledger.keep, number, text, seconds=seconds, price=self.entry.price)
+        return await patiently(keep, max(seconds, _KEEP_TRYING_S), to_the_end=True)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

@@ -146,12 +146,15 @@ class CallLedger:
             number: int = connection.execute(row.returning(model_calls.c.call_id)).scalar_one()
         return number
 
+    def note_sent(self, call_id: int) -> None:
+        """The call goes out now: if nobody hears of its end, it has taken what was reserved."""
+        here = model_calls.c.call_id == call_id
+        with self._database.begin() as connection:
+            connection.execute(model_calls.update().where(here).values(sent=True, started_at=func.clock_timestamp()))
+
     def keep(self, call_id: int, body: str, *, seconds: float, price: Price) -> StoredReply:
         """Keep the reply; what it says is not looked at. What is reserved for its tokens stays until `charge`."""
-        text, cost = storable_text(body), price.of_time(seconds)
-        for_time = model_calls.c.reserved_seconds * price.per_hour / 3600
-        for_tokens = func.greatest(0, model_calls.c.reserved_cost - for_time)
-        held = {"reserved_seconds": 0, "reserved_cost": for_tokens}
+        text, cost, held = storable_text(body), price.of_time(seconds), _reserved_for_tokens(price)
         self._note(call_id, outcome="replied", reply=text, status=200, cost=cost, **held, **_took(seconds))
         self._spend(model_calls=1, model_seconds=seconds, model_cost=cost)
         return StoredReply(call_id, text, reused=False)
@@ -180,13 +183,16 @@ class CallLedger:
         *,
         seconds: float,
         price: Price = _FREE,
+        made_nothing: bool = True,
         status: int | None = None,
     ) -> None:
-        """No reply came; the time was taken all the same."""
+        """No reply came; the time was taken all the same.
+
+        Where the model may have made one, as before a deadline, what was reserved for its tokens counts as taken.
+        """
+        held = _NOTHING_RESERVED if made_nothing else _reserved_for_tokens(price)
         cost = price.of_time(seconds)
-        self._note(
-            call_id, outcome="failed", status=status, cost=cost, **_NOTHING_RESERVED, **_took(seconds), **_why(error)
-        )
+        self._note(call_id, outcome="failed", status=status, cost=cost, **held, **_took(seconds), **_why(error))
         self._spend(model_calls_failed=1)
 
     def withdraw(self, call_id: int) -> None:
@@ -205,6 +211,11 @@ class CallLedger:
 
 
 _NOTHING_RESERVED: dict[str, object] = {"reserved_seconds": 0, "reserved_tokens": 0, "reserved_cost": 0}
+
+
+def _reserved_for_tokens(price: Price) -> dict[str, object]:
+    for_time = model_calls.c.reserved_seconds * price.per_hour / 3600
+    return {"reserved_seconds": 0, "reserved_cost": func.greatest(0, model_calls.c.reserved_cost - for_time)}
 
 
 def _took(seconds: float) -> dict[str, object]:

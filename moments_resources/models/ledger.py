@@ -25,6 +25,8 @@ class Ledger(Protocol):
 
     def begin(self, model: str, request_sha256: str, prompt_sha256: str | None, most: Amounts) -> int: ...
 
+    def note_sent(self, call_id: int) -> None: ...
+
     def keep(self, call_id: int, body: str, *, seconds: float, price: Price) -> StoredReply: ...
 
     def charge(self, reply: StoredReply, usage: Usage, price: Price) -> None: ...
@@ -32,7 +34,14 @@ class Ledger(Protocol):
     def refuse(self, call_id: int, error: BaseException) -> None: ...
 
     def fail(
-        self, call_id: int, error: BaseException, *, seconds: float, price: Price, status: int | None = None
+        self,
+        call_id: int,
+        error: BaseException,
+        *,
+        seconds: float,
+        price: Price,
+        made_nothing: bool,
+        status: int | None = None,
     ) -> None: ...
 
     def withdraw(self, call_id: int) -> None: ...

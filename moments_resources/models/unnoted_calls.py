@@ -27,6 +27,8 @@ class UnnotedCalls:
     def begin(self, model: str, request_sha256: str, prompt_sha256: str | None, most: Amounts) -> int:  # noqa: ARG002
         return 0
 
+    def note_sent(self, call_id: int) -> None: ...
+
     def keep(self, call_id: int, body: str, *, seconds: float, price: Price) -> StoredReply:  # noqa: ARG002
         return StoredReply(call_id, body, reused=False)
 
@@ -35,7 +37,14 @@ class UnnotedCalls:
     def refuse(self, call_id: int, error: BaseException) -> None: ...
 
     def fail(
-        self, call_id: int, error: BaseException, *, seconds: float, price: Price, status: int | None = None
+        self,
+        call_id: int,
+        error: BaseException,
+        *,
+        seconds: float,
+        price: Price,
+        made_nothing: bool,
+        status: int | None = None,
     ) -> None: ...
 
     def withdraw(self, call_id: int) -> None: ...

@@ -299,6 +299,16 @@ def test_what_a_call_on_its_way_may_take_counts(lakehouse: Lakehouse) -> None:
     assert found == [f"{VIDEO} took 1000 tokens"]
 
 
+def test_what_a_dead_process_had_sent_counts_and_what_waited_for_its_turn_does_not(lakehouse: Lakehouse) -> None:
+    ledger = CallLedger(lakehouse.database, opened(lakehouse), budgets=Budgets())
+    sent, _waits = (ledger.begin("m", "0" * 64, None, Amounts(60, 1000)) for _ in range(2))
+    ledger.note_sent(sent)
+    opened(lakehouse)  # the next attempt closes the one before
+    found = invariants.budgets_passed(lakehouse.database, video=Budget(tokens=999), day=Budget(tokens=999))
+    assert [line.split(" took ")[1] for line in found] == ["1000 tokens"] * 2
+    assert invariants.budgets_passed(lakehouse.database, video=Budget(tokens=1000), day=Budget(seconds=60)) == []
+
+
 def _name(lakehouse: Lakehouse) -> str:
     with lakehouse.database.begin() as connection:
         return str(connection.scalar(text("select video_id from url_intake limit 1")))

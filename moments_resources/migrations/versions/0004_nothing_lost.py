@@ -150,6 +150,17 @@ def _budgets() -> None:
             "model_calls",
             sa.Column(f"reserved_{name}", kind, server_default=sa.text("0"), nullable=False, comment=f"{most}{name}."),
         )
+    sent = "Set when it goes out: if nobody hears of its end, it has taken what was reserved."
+    op.add_column(
+        "model_calls", sa.Column("sent", sa.Boolean(), server_default=sa.text("false"), nullable=False, comment=sent)
+    )
+    op.alter_column(
+        "model_calls",
+        "started_at",
+        existing_type=sa.DateTime(timezone=True),
+        existing_nullable=False,
+        comment="When it was sent; before that: when it was asked for.",
+    )
     op.create_index("model_calls_open", "model_calls", ["attempt_id"], postgresql_where=sa.text("outcome = 'open'"))
     uncounted = sa.text("outcome <> 'open' and reserved_tokens > 0")
     op.create_index("model_calls_uncounted", "model_calls", ["started_at"], postgresql_where=uncounted)

@@ -105,6 +105,52 @@ def test_what_a_dead_process_has_reserved_counts_until_its_attempt_is_closed(led
     begin(ledger_of(video=Budget(tokens=1500), day=Budget(tokens=1500)))  # the next attempt closes the one before
 
 
+@pytest.mark.parametrize("which", ["video", "day"])
+@pytest.mark.parametrize("limit", ["tokens", "seconds", "cost"])
+def test_a_call_that_a_dead_process_had_sent_has_taken_what_it_reserved(
+    ledger_of: Ledgers, sql: Sql, which: str, limit: str
+) -> None:
+    budget = {which: Budget(**{limit: 1.5 * getattr(MOST, limit)})}
+    died = ledger_of(**budget)
+    number = begin(died)
+    died.note_sent(number)
+    with pytest.raises(HeldError):
+        begin(died)
+    again = ledger_of(**budget)
+    for _ in range(2):
+        with pytest.raises(BudgetError, match=f"{limit}=.* of it is spent"):
+            begin(again)
+    reply = died.keep(number, "{}", seconds=2, price=PRICE)  # it lived after all
+    died.charge(reply, Usage(5, 1), PRICE)
+    begin(again)
+    assert sql("select seconds, tokens from spending") == [{"seconds": 2, "tokens": 6}]
+
+
+def test_what_a_dead_process_had_sent_counts_on_the_day_of_its_call(ledger_of: Ledgers, sql: Sql) -> None:
+    died = ledger_of(day=Budget(tokens=1500))
+    number = begin(died)
+    sql("update model_calls set started_at = started_at - interval '1 day'")  # it waited for its turn over midnight
+    died.note_sent(number)
+    with pytest.raises(BudgetError):
+        begin(ledger_of(day=Budget(tokens=1500)))
+    sql("update model_calls set started_at = started_at - interval '1 day'")
+    begin(ledger_of(day=Budget(tokens=1500)))
+
+
+@pytest.mark.parametrize("which", ["video", "day"])
+def test_a_call_that_failed_after_the_model_may_have_replied_has_taken_its_tokens(
+    ledger_of: Ledgers, sql: Sql, which: str
+) -> None:
+    ledger = ledger_of(**{which: Budget(tokens=1999)})
+    number = begin(ledger, Amounts(60, 1000, 6.4))
+    for _ in range(2):  # the answer to the first one may be lost
+        ledger.fail(number, ServiceError("No answer."), seconds=60, price=PRICE, made_nothing=False)
+    assert reserved(sql) == [(0, 1000, pytest.approx(0.4))]
+    with pytest.raises(BudgetError, match="1,000 of it is spent"):
+        begin(ledger)
+    assert sql("select seconds, tokens, cost from spending") == [{"seconds": 60, "tokens": 0, "cost": 6}]
+
+
 def test_a_call_that_fails_has_taken_its_time(ledger_of: Ledgers, sql: Sql) -> None:
     ledger = ledger_of(video=Budget(seconds=100))
     ledger.fail(begin(ledger), ServiceError("No answer."), seconds=60, price=PRICE)
