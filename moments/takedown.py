@@ -188,8 +188,11 @@ _ALL_TABLES = [
 
 _SUBMISSIONS = "select intake_id from public.url_intake where video_id = :id"
 
+# Of its own a submission may bring its video back; that one of a list may not stays so.
 _UNLIST = """
-update public.url_intake set listed_in = null
+update public.url_intake
+set listed_in = null,
+    options = case when jsonb_typeof(options) = 'object' then options - 'revive' else options end
 where listed_in in (select intake_id from public.url_intake where video_id = :id)"""
 
 _DELETE_REFUSALS = """
@@ -203,4 +206,8 @@ where not exists (select from versions.moments m where m.generation_config = c.s
 _UNUSED_PROMPTS = """
 delete from public.prompts p
 where not exists (select from public.model_calls c where c.prompt_sha256 = p.sha256)
-  and not exists (select from public.pipeline_history h where h.outcome in ('running', 'retrying'))"""
+  and not exists (
+      select from public.pipeline_history h
+      where h.outcome = 'running' or h.outcome = 'retrying' and not exists (
+          select from public.pipeline_history n
+          where n.video_id = h.video_id and n.asset = h.asset and n.attempt_id > h.attempt_id))"""

@@ -179,6 +179,39 @@ def test_prompts_stay_while_somebody_is_at_work(lakehouse: Lakehouse, make: Call
     assert one(lakehouse, "select count(*) from prompts") == 1
 
 
+def test_an_attempt_that_was_tried_again_long_ago_keeps_no_prompt(
+    lakehouse: Lakehouse, make: Callable[[str], IntakeRow]
+) -> None:
+    row = make(URL)
+    first = lakehouse.history.open_attempt("web-other", "moments", run_id="run-2")
+    lakehouse.history.close_failed(first, ServiceError("Away: wait."), will_retry=True)
+    lakehouse.history.close_reused(lakehouse.history.open_attempt("web-other", "moments", run_id="run-2"))
+    take_down(lakehouse, str(row.video_id))
+    assert one(lakehouse, "select count(*) from prompts") == 0
+
+
+def test_prompts_stay_while_somebody_is_about_to_try_again(
+    lakehouse: Lakehouse, make: Callable[[str], IntakeRow]
+) -> None:
+    row = make(URL)
+    attempt = lakehouse.history.open_attempt("web-other", "moments", run_id="run-2")
+    lakehouse.history.close_failed(attempt, ServiceError("Away: wait."), will_retry=True)
+    take_down(lakehouse, str(row.video_id))
+    assert one(lakehouse, "select count(*) from prompts") == 1
+
+
+def test_an_entry_of_a_list_that_was_taken_down_brings_no_video_back(lakehouse: Lakehouse, taken_down: str) -> None:
+    """Not even one of a list with --revive: nobody has named that video."""
+    listing = lakehouse.intake.submit("https://example.org/list", Options(), submitted_by="test")
+    entry = _by_sql(lakehouse, '{"revive": true, "max_moments": 3}', listing.intake_id)
+    broken = _by_sql(lakehouse, "[1]", listing.intake_id)
+    take_down(lakehouse, str(listing.video_id))
+    entry, broken = lakehouse.intake.row(entry.intake_id), lakehouse.intake.row(broken.intake_id)
+    assert (entry.listed_in, entry.options, broken.options) == (None, {"max_moments": 3}, [1])
+    assert take_in(lakehouse.intake, [entry]) == []
+    assert lakehouse.intake.taken_down({taken_down}) != {}
+
+
 @pytest.mark.usefixtures("instance")
 def test_videos_of_a_list_stay_as_submissions_of_their_own(lakehouse: Lakehouse) -> None:
     row = lakehouse.intake.submit("https://example.org/list", Options(), submitted_by="test")
