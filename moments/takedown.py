@@ -98,6 +98,8 @@ class _Removal:
 
     def submissions(self, connection: Connection) -> int:
         """The submissions; those of a list become submissions of their own. What was noted meanwhile goes too."""
+        # Who refuses one of them at this moment ends first, or finds it gone: no reason stays without its row.
+        connection.execute(text(f"{_SUBMISSIONS} for update"), {"id": self._video_id})
         connection.execute(text(_UNLIST), {"id": self._video_id})
         noted = connection.execute(text(_DELETE_REFUSALS), {"id": self._video_id}).rowcount
         return noted + self.results(connection) + sum(self._delete(connection, table) for table in _LAST)
