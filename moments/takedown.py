@@ -17,7 +17,7 @@ from moments.cancel import Teller, asked_by, see_out, shut_down
 from moments.dagster_traces import DagsterTraces
 from moments.services import Lakehouse, prepare_dagster
 from moments_core.errors import ServiceError
-from moments_resources import gate, tombstones
+from moments_resources import gate, tombstones, uploads
 from moments_resources.intake import UPLOAD, upload_prefix
 from moments_resources.store.locks import remove_abandoned
 from moments_resources.tables import ASSET_TABLES, metadata, transcript_segments
@@ -105,7 +105,14 @@ class _Removal:
         return noted + self.results(connection) + sum(self._delete(connection, table) for table in _LAST)
 
     def objects(self, sizes: dict[str, int]) -> tuple[int, int]:
-        """Objects, with what this machine has of them in its cache; says how many, and how many bytes."""
+        """Objects, with what this machine has of them in its cache; says how many, and how many bytes.
+
+        Waits for an upload that is on its way: it was let in before the tombstone was laid.
+        """
+        with uploads.alone(self._lakehouse.database, self._video_id):
+            return self._objects(sizes)
+
+    def _objects(self, sizes: dict[str, int]) -> tuple[int, int]:
         count = size = 0
         keys = sorted({*sizes, *self._keys()})
         for key in keys:
