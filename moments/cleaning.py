@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
-from sqlalchemy import text
-
 from moments.services import Lakehouse, prepare_dagster
-from moments_core.errors import SettingsError
-from moments_core.retention import MANY, Limits, is_bulk
+from moments_core.retention import Limits
 from moments_resources.retention.part import Cleaned, Retention
 
 
@@ -51,13 +48,8 @@ def clean(lakehouse: Lakehouse, tell: Callable[[str], object]) -> Cleaned:
         return retention.clean(retention_of(lakehouse), instance, tell)
 
 
-def check_bulk(lakehouse: Lakehouse, ahead: Cleaned) -> None:
+def check_bulk(lakehouse: Lakehouse) -> None:
     """Raises SettingsError for a clean that would remove much at once."""
-    with lakehouse.database.begin() as connection:
-        versions = connection.scalar(text("select count(*) from public.artifacts")) or 0
-    much = is_bulk(versions=ahead["versions"], of_versions=versions, objects=ahead["objects"], of_objects=ahead["seen"])
-    if much:
-        raise SettingsError(
-            f"This would remove {ahead['versions']} of {versions} versions and {ahead['objects']} of {ahead['seen']} "
-            f"objects, which is over half of one or over {MANY} objects: say --bulk as well if that is meant."
-        )
+    from moments_sensors import retention
+
+    retention.check_bulk(retention_of(lakehouse), lambda _line: None)

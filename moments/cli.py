@@ -188,7 +188,7 @@ def clean(dry_run: bool, bulk: bool, as_json: bool) -> None:
             cleaned = cleaning.look_ahead(lakehouse, tell)
         else:
             if not bulk:
-                cleaning.check_bulk(lakehouse, cleaning.look_ahead(lakehouse, lambda _line: None))
+                cleaning.check_bulk(lakehouse)
             cleaned = cleaning.clean(lakehouse, tell)
     if as_json:
         print_json({"dry_run": dry_run, **cleaned_json(cleaned)})

@@ -17,7 +17,7 @@ from moments.cancel import Teller, asked_by, see_out, shut_down
 from moments.dagster_traces import DagsterTraces
 from moments.services import Lakehouse, prepare_dagster
 from moments_core.errors import ServiceError
-from moments_resources import gate, tombstones
+from moments_resources import gate, tombstones, uploads
 from moments_resources.intake import UPLOAD, upload_prefix
 from moments_resources.store.locks import remove_abandoned
 from moments_resources.tables import ASSET_TABLES, metadata, transcript_segments
@@ -98,12 +98,21 @@ class _Removal:
 
     def submissions(self, connection: Connection) -> int:
         """The submissions; those of a list become submissions of their own. What was noted meanwhile goes too."""
+        # Who refuses one of them at this moment ends first, or finds it gone: no reason stays without its row.
+        connection.execute(text(f"{_SUBMISSIONS} for update"), {"id": self._video_id})
         connection.execute(text(_UNLIST), {"id": self._video_id})
         noted = connection.execute(text(_DELETE_REFUSALS), {"id": self._video_id}).rowcount
         return noted + self.results(connection) + sum(self._delete(connection, table) for table in _LAST)
 
     def objects(self, sizes: dict[str, int]) -> tuple[int, int]:
-        """Objects, with what this machine has of them in its cache; says how many, and how many bytes."""
+        """Objects, with what this machine has of them in its cache; says how many, and how many bytes.
+
+        Waits for an upload that is on its way: it was let in before the tombstone was laid.
+        """
+        with uploads.alone(self._lakehouse.database, self._video_id):
+            return self._objects(sizes)
+
+    def _objects(self, sizes: dict[str, int]) -> tuple[int, int]:
         count = size = 0
         keys = sorted({*sizes, *self._keys()})
         for key in keys:
@@ -188,8 +197,11 @@ _ALL_TABLES = [
 
 _SUBMISSIONS = "select intake_id from public.url_intake where video_id = :id"
 
+# Of its own a submission may bring its video back; that one of a list may not stays so.
 _UNLIST = """
-update public.url_intake set listed_in = null
+update public.url_intake
+set listed_in = null,
+    options = case when jsonb_typeof(options) = 'object' then options - 'revive' else options end
 where listed_in in (select intake_id from public.url_intake where video_id = :id)"""
 
 _DELETE_REFUSALS = """
@@ -203,4 +215,8 @@ where not exists (select from versions.moments m where m.generation_config = c.s
 _UNUSED_PROMPTS = """
 delete from public.prompts p
 where not exists (select from public.model_calls c where c.prompt_sha256 = p.sha256)
-  and not exists (select from public.pipeline_history h where h.outcome in ('running', 'retrying'))"""
+  and not exists (
+      select from public.pipeline_history h
+      where h.outcome = 'running' or h.outcome = 'retrying' and not exists (
+          select from public.pipeline_history n
+          where n.video_id = h.video_id and n.asset = h.asset and n.attempt_id > h.attempt_id))"""

@@ -24,7 +24,8 @@ class Queue:
 
     `waiting`: submissions that nobody has begun; `due_again` and `again_later`: those that failed and are tried again,
     by now and later. `oldest_waiting_s`: for how long the oldest waits with nothing in its way; `oldest_new_s`: for
-    how long the oldest has no partition; `idle_s`: seconds since an attempt began. None where there is none.
+    how long the oldest has no partition; `idle_s`: seconds since an attempt began, `made_s`: since one made what it was
+    to make. None where there is none.
     """
 
     waiting: int = 0
@@ -35,6 +36,7 @@ class Queue:
     oldest_waiting_s: float | None = None
     oldest_new_s: float | None = None
     idle_s: float | None = None
+    made_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ class Failures:
     """Attempts that failed or were cancelled in the last 24 h.
 
     `for_good`: submissions that failed for good in that time; `given_up_lately`: those of the last hour that failed
-    for good though nothing is known to be wrong with their video.
+    for good though nothing is known to be wrong with their video, the newest for `given_up_cause`. `made_s`: seconds
+    since an asset at which they failed was made, of any video, the longest of them; None where one never was.
     """
 
     by_class: Mapping[str, int] = field(default_factory=dict)
@@ -69,6 +72,8 @@ class Failures:
     newest_causes: Mapping[str, str] = field(default_factory=dict)
     for_good: int = 0
     given_up_lately: int = 0
+    given_up_cause: str = ""
+    made_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,7 @@ class HealthLimits:
     lease_over_s: float = 60.0  # the reaper ends a dead attempt before its lease runs out
     silent_s: float = 120.0  # and strikes a silent process off after 20 s
     given_up: int = 5  # an hour
+    unmade_s: float = 6 * 3600.0  # the longest video is through sooner
     disk_free_bytes: int = 5_000_000_000  # two long videos
 
 
@@ -146,12 +152,21 @@ def _queue(queue: Queue | None, leases: Beats | None, limits: HealthLimits) -> I
             "and what do its ticks say (UI, Automation)?",
         )
     is_idle = (leases is None or not leases.live) and (queue.idle_s is None or queue.idle_s > limits.waiting_s)
+    wait = (
+        f"{queue.waiting + queue.due_again} submissions wait, the oldest for {duration(queue.oldest_waiting_s or 0)}, "
+    )
     if is_idle and _over(queue.oldest_waiting_s, limits.waiting_s):
         yield Problem(
             "queue",
-            f"{queue.waiting + queue.due_again} submissions wait, the oldest for "
-            f"{duration(queue.oldest_waiting_s or 0)}, and nothing is at work: are the sensors `intake` and "
-            "`reconcile` on (UI, Automation), and does the queue move (UI, Runs)?",
+            f"{wait}and nothing is at work: are the sensors `intake` and `reconcile` on (UI, Automation), and does the "
+            "queue move (UI, Runs)?",
+        )
+    elif _over(queue.oldest_waiting_s, limits.unmade_s) and _never_or_over(queue.made_s, limits.unmade_s):
+        # A process that hangs keeps its lease alive.
+        yield Problem(
+            "queue",
+            f"{wait}and nothing was made for {duration(limits.unmade_s)} though something is at work: look at the runs "
+            "that have begun (UI, Runs), and cancel what hangs.",
         )
 
 
@@ -182,14 +197,15 @@ def _pools(pools: Mapping[str, PoolUse]) -> Iterator[Problem]:
 
 
 def _failures(failures: Failures | None, limits: HealthLimits) -> Iterator[Problem]:
-    if failures is None or failures.given_up_lately < limits.given_up:
+    if failures is None or not failures.given_up_lately:
         return
-    cause = failures.newest_causes.get("transient", "").rstrip(".")
-    yield Problem(
-        "failures",
-        f"{failures.given_up_lately} submissions were given up in the last hour though nothing is known to be wrong "
-        f"with their videos (“{cause}”): mend that, then submit them again.",
-    )
+    # Where few videos come, there never are many failures: the first counts, unless others go well.
+    if failures.given_up_lately >= limits.given_up or _never_or_over(failures.made_s, limits.unmade_s):
+        yield Problem(
+            "failures",
+            f"{failures.given_up_lately} submissions were given up in the last hour though nothing is known to be "
+            f"wrong with their videos (“{failures.given_up_cause.rstrip('.')}”): mend that, then submit them again.",
+        )
 
 
 def _disk(health: Health, limits: HealthLimits) -> Iterator[Problem]:
@@ -202,6 +218,10 @@ def _disk(health: Health, limits: HealthLimits) -> Iterator[Problem]:
 
 def _over(seconds: float | None, limit: float) -> bool:
     return seconds is not None and seconds > limit
+
+
+def _never_or_over(seconds: float | None, limit: float) -> bool:
+    return seconds is None or seconds > limit
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from moments_core.source import VIDEO_ID, video_id_for_content
 
 MANY = 10_000  # objects: more than a mistake in a setting should be able to remove unseen
+FEW = 100  # of so few, half is no news: one superseded version of two, the upload of one refused file
 
 _UPLOAD = re.compile(r"uploads/([0-9a-f]{64})/[^/]+")
 _OF_VIDEO = re.compile(r"videos/([^/]+)/.+")
@@ -45,5 +46,9 @@ def owner_of(key: str) -> Owner | None:
 
 
 def is_bulk(*, versions: int, of_versions: int, objects: int, of_objects: int) -> bool:
-    """Whether a clean would remove so much that somebody should say it twice: over half of one, or many objects."""
-    return versions * 2 > of_versions or objects * 2 > of_objects or objects > MANY
+    """Whether a clean would remove so much that a person should have said so: over half of one, or many objects."""
+    return _is_most(versions, of_versions) or _is_most(objects, of_objects) or objects > MANY
+
+
+def _is_most(count: int, of: int) -> bool:
+    return of >= FEW and count * 2 > of

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from moments_core.errors import MomentsError
 from moments_core.health import Beats, Daemon, Failures, Health, PoolUse, Queue
@@ -43,19 +44,31 @@ class HealthProbe:
             return self._looked(free, open_instance())
         except MomentsError as error:
             return Health(free, fault=str(error))
+        except Exception as error:
+            # Dagster lets what its own connections raise through, or wraps it after a few tries.
+            if not isinstance(error, SQLAlchemyError) and not isinstance(error.__cause__, SQLAlchemyError):
+                raise
+            return Health(free, fault=_UNREADABLE)
 
     def _looked(self, free: int, instance: DagsterInstance) -> Health:
         daemon = Daemon(self.database.is_locked(self.daemon_lock), _heartbeat_ages_s(instance))
         with self.database.begin() as connection:
+            made = _made(connection)
             return Health(
                 free,
                 daemon=daemon,
-                queue=_queue(connection, instance),
+                queue=_queue(connection, instance, made),
                 leases=_beats(connection, _LEASES),
                 workers=_beats(connection, _WORKERS, silent=_SILENT_S),
                 pools=_pools(instance),
-                failures=_failures(connection),
+                failures=_failures(connection, made),
             )
+
+
+_UNREADABLE = (
+    "Dagster's tables can't be read: look at the log of PostgreSQL, then run `moments doctor`, and `moments up` where "
+    "it says so."
+)
 
 
 def _free_bytes(folder: Path) -> int:
@@ -69,7 +82,7 @@ def _heartbeat_ages_s(instance: DagsterInstance) -> dict[str, float | None]:
     return {part: round(max(0.0, now - heard[part].timestamp), 1) if part in heard else None for part in PARTS}
 
 
-def _queue(connection: Connection, instance: DagsterInstance) -> Queue:
+def _queue(connection: Connection, instance: DagsterInstance, made: Mapping[str, float]) -> Queue:
     from dagster import DagsterRunStatus, RunsFilter
 
     waiting, again = _row(connection, _WAITING), _row(connection, _AGAIN)
@@ -84,7 +97,13 @@ def _queue(connection: Connection, instance: DagsterInstance) -> Queue:
         oldest_waiting_s=_longest(waiting["oldest_waiting_s"], again["longest_due_s"]),
         oldest_new_s=_longest(waiting["oldest_new_s"]),
         idle_s=_longest(connection.scalar(text(_IDLE))),
+        made_s=min(made.values(), default=None),
     )
+
+
+def _made(connection: Connection) -> dict[str, float]:
+    """Seconds since each asset was made last."""
+    return {row.asset: round(float(row.made_s), 1) for row in connection.execute(text(_MADE))}
 
 
 def _longest(*seconds: float | None) -> float | None:
@@ -128,9 +147,10 @@ def _runs_over(instance: DagsterInstance, run_ids: set[str]) -> set[str]:
     return run_ids - holding
 
 
-def _failures(connection: Connection) -> Failures:
+def _failures(connection: Connection, made: Mapping[str, float]) -> Failures:
     rows = [dict(row) for row in connection.execute(text(_FAILED)).mappings()]
     ended = _row(connection, _FOR_GOOD)
+    failed_at = set(ended["given_up_at"] or ())
     newest = {row["class"]: row["cause"] for row in sorted(rows, key=lambda row: row["newest"])}
     return Failures(
         by_class=_summed(rows, "class"),
@@ -138,6 +158,8 @@ def _failures(connection: Connection) -> Failures:
         newest_causes=newest,
         for_good=ended["for_good"],
         given_up_lately=ended["given_up_lately"],
+        given_up_cause=ended["given_up_cause"] or "",
+        made_s=_longest(*(made[asset] for asset in failed_at)) if failed_at <= made.keys() else None,
     )
 
 
@@ -201,16 +223,32 @@ where outcome in ('failed', 'cancelled') and ended_at > now() - interval '24 hou
 group by class, asset
 """
 
-# A failure that a later run of the submission has left behind does not count.
+# So far back, and not to the beginning, where something has not been made for long.
+_MADE = """
+select asset, extract(epoch from now() - max(ended_at)) as made_s
+from (select asset, outcome, ended_at from public.pipeline_history order by attempt_id desc limit 10000) newest
+where outcome in ('completed', 'reused', 'listed') group by asset
+"""
+
+# A failure that a later run of the submission has left behind does not count. Given up for no fault of its video: its
+# address, its media, what a model says of it, and what a submission that was refused asks for, are the video's own.
 _FOR_GOOD = """
 select count(distinct intake_id) as for_good,
-       count(distinct intake_id) filter (where class = 'transient' and ended_at > now() - interval '1 hour')
-           as given_up_lately
-from public.pipeline_history h
-where outcome = 'failed' and ended_at > now() - interval '24 hours'
-  and try_again_at is null and intake_id is not null
-  and not exists (
-      select from public.pipeline_history later
-      where later.intake_id = h.intake_id and later.attempt_id > h.attempt_id
-        and later.run_id is distinct from h.run_id)
+       count(distinct intake_id) filter (where is_ours) as given_up_lately,
+       array_agg(distinct asset) filter (where is_ours) as given_up_at,
+       (array_agg(cause order by ended_at desc) filter (where is_ours))[1] as given_up_cause
+from (
+    select h.intake_id, h.asset, h.cause, h.ended_at,
+           h.ended_at > now() - interval '1 hour' and h.class <> 'cancelled'
+           and (h.video_id is not null or h.class = 'transient')
+           and coalesce(h.evidence->>'error', '')
+               not in ('SourceError', 'MediaError', 'ReplyError', 'PermanentError') as is_ours
+    from public.pipeline_history h
+    where h.outcome = 'failed' and h.ended_at > now() - interval '24 hours'
+      and h.try_again_at is null and h.intake_id is not null
+      and not exists (
+          select from public.pipeline_history later
+          where later.intake_id = h.intake_id and later.attempt_id > h.attempt_id
+            and later.run_id is distinct from h.run_id)
+) ended
 """

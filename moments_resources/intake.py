@@ -263,10 +263,15 @@ class Intake:
         path = Path(source)
         if source and "://" not in source and _exists(path):
             sha256 = _readable_sha256(path)
-            with self._database.begin() as connection:  # before its bytes come back
-                _check_tombstone(connection, video_id_for_content(sha256), options)
             with uploads.in_use(self._database, sha256):
-                yield self._uploaded(path, sha256)
+                with self._database.begin() as connection:  # before its bytes come back
+                    _check_tombstone(connection, video_id_for_content(sha256), options)
+                values = self._uploaded(path, sha256)
+                try:
+                    yield values
+                except PermanentError:  # taken down while its bytes came
+                    self._discard(values["url"])
+                    raise
         else:
             yield {"url": source.partition("#")[0], "video_id": identify(source), "name": None}
 
@@ -276,6 +281,14 @@ class Intake:
             self._store.delete(key)
             raise SourceError(f"{path} changed while it was read: submit it again when it is complete.")
         return {"url": f"{UPLOAD}{key}", "video_id": video_id_for_content(sha256), "name": storable_text(path.name)}
+
+    def _discard(self, url: str) -> None:
+        """Remove an upload that no row names. Takedown, which waits for it, removes those that one does."""
+        query = text("select exists (select from public.url_intake where url = :url)")
+        with self._database.begin() as connection:
+            is_named = connection.scalar(query, {"url": url})
+        if not is_named:
+            self._store.delete(url.removeprefix(UPLOAD))
 
     def _insert(self, options: Options, **values: Any) -> IntakeRow:
         row = insert(url_intake).values(options=options.model_dump(exclude_none=True), **values)

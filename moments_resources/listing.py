@@ -8,6 +8,7 @@ from sqlalchemy import Connection, RowMapping, text
 
 from moments_core.errors import SourceError
 from moments_core.source import public_url
+from moments_resources import gate, tombstones
 from moments_resources.database import Database
 from moments_resources.history import Attempt, check_fence, close
 from moments_resources.storable import storable_text
@@ -20,20 +21,22 @@ DEEPEST = 2  # a channel lists its playlists, these their videos
 def submit_entries(database: Database, attempt: Attempt, intake_id: int, found: ListFound) -> int:
     """Make each entry a submission like the list's own, `intake_id`, and end the attempt; says how many are new.
 
-    An entry that this submission has made already makes no second one, so it can be repeated. Raises as
+    An entry that this submission has made already makes no second one, so it can be repeated. Videos that were taken
+    down are left out: not even their address and title come back. Raises as
     `check_fence`, and SourceError for a list too deep in lists: two that name each other have an end.
     """
     with database.begin() as connection:
+        down = _taken_down(connection, {entry.video_id for entry in found.entries})
         check_fence(connection, attempt)
         above = _above(connection, intake_id)
         if len(above) > DEEPEST:
             raise SourceError(
                 f"{public_url(above[0]['url'])} is a list in a list in a list, which is not opened: submit it itself."
             )
-        known = {row["video_id"] for row in above}
-        entries = [entry for entry in found.entries if entry.video_id not in known]
+        left_out = {row["video_id"] for row in above} | down
+        entries = [entry for entry in found.entries if entry.video_id not in left_out]
         new = _insert(connection, intake_id, entries)
-        told = {"entries": len(entries), "new": new, "skipped": found.skipped, "note": found.note}
+        told = {"entries": len(entries), "new": new, "skipped": found.skipped + len(down), "note": _note(found, down)}
         close(connection, pipeline_history.c.attempt_id == attempt.attempt_id, "listed", evidence=told)
     return new
 
@@ -60,6 +63,18 @@ join public.url_intake l on l.intake_id = :intake_id
 where not exists (select from public.url_intake i where i.listed_in = l.intake_id and i.video_id = e.video_id)
 order by e.ordinal
 """
+
+
+def _taken_down(connection: Connection, video_ids: set[str]) -> set[str]:
+    """Those of the videos that were taken down; none is until the transaction ends."""
+    # Before the attempt's row is locked: who cancels or takes down shuts the gate first, too.
+    gate.enter_all(connection, video_ids)
+    return set(tombstones.find(connection, video_ids))
+
+
+def _note(found: ListFound, down: set[str]) -> str | None:
+    gone = [f"{len(down)} were taken down."] if down else []
+    return " ".join([*([found.note] if found.note else []), *gone]) or None
 
 
 def _above(connection: Connection, intake_id: int) -> Sequence[RowMapping]:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from sqlalchemy import text
 
-from moments_core.errors import MomentsError, ServiceError
+from moments_core.errors import MomentsError, ServiceError, SettingsError
+from moments_core.retention import MANY, is_bulk
 
 if TYPE_CHECKING:
     from moments_resources.retention.part import Cleaned, Part, Retention
@@ -45,6 +47,25 @@ def look_ahead(retention: "Retention", instance: dg.DagsterInstance, tell: Tell)
     return survey(parts(retention, instance), retention.limits, tell)
 
 
+def check_bulk(retention: "Retention", tell: Tell) -> None:
+    """Raises SettingsError where a clean would remove much at once: it may be a wrong setting, or another database."""
+    from moments_resources.retention.objects import Garbage, Look
+    from moments_resources.retention.part import survey
+    from moments_resources.retention.versions import OldVersions
+
+    judged: list[Part[Any]] = [Garbage(retention), OldVersions(retention), Look(retention)]
+    ahead = survey(judged, retention.limits, tell)
+    with retention.database.begin() as connection:
+        of_versions = connection.scalar(text("select count(*) from public.artifacts")) or 0
+    versions, objects, of_objects = ahead["versions"], ahead["objects"], ahead["seen"]
+    if is_bulk(versions=versions, of_versions=of_versions, objects=objects, of_objects=of_objects):
+        raise SettingsError(
+            f"This would remove {versions} of {of_versions} versions and {objects} of {of_objects} objects, which is "
+            f"over half of one or over {MANY} objects: look at `moments clean --dry-run`, then say "
+            "`moments clean --bulk` if that is meant."
+        )
+
+
 def clean(retention: "Retention", instance: dg.DagsterInstance, tell: Tell) -> "Cleaned":
     """Remove what may go; says what went. Raises ServiceError where another clean is at work."""
     from moments_resources.retention.part import remove
@@ -57,10 +78,15 @@ def clean(retention: "Retention", instance: dg.DagsterInstance, tell: Tell) -> "
 
 @dg.op(required_resource_keys={"retention"})
 def clean_up(context: dg.OpExecutionContext) -> None:
-    """Remove superseded versions, objects that nothing names, old runs and logs, leftovers of dead processes."""
+    """Remove superseded versions, objects that nothing names, old runs and logs, leftovers of dead processes.
+
+    Fails, and removes nothing, where that would be much at once: a person has to say so.
+    """
     from moments_resources.retention.part import told_as
 
     try:
+        # Against another database than that of the store, each object is one that nothing names.
+        check_bulk(context.resources.retention, lambda _line: None)
         cleaned = clean(context.resources.retention, context.instance, context.log.info)
     except MomentsError as error:
         raise dg.Failure(str(error), allow_retries=False) from error

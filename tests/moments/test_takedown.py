@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +21,18 @@ from sqlalchemy import text
 
 from moments.results import Results
 from moments.services import Lakehouse, prepare_dagster
-from moments.takedown import take_down
+from moments.takedown import _Removal, take_down
 from moments_assets.jobs import process_video
 from moments_assets.partitions import INTAKE_TAG, videos
 from moments_core.errors import PermanentError, ServiceError
 from moments_core.options import Options
+from moments_core.source import video_id_for_content
+from moments_resources import tombstones
 from moments_resources.catalogue import Recipe
-from moments_resources.intake import IntakeRow
+from moments_resources.intake import Intake, IntakeRow
 from moments_resources.step import Step, StepRequest
+from moments_resources.store.file import FileStore, file_sha256
+from moments_resources.store.interface import StoredObject
 from moments_sensors.intake import take_in
 from tests.moments_resources.conftest import moment_rows
 
@@ -179,6 +186,40 @@ def test_prompts_stay_while_somebody_is_at_work(lakehouse: Lakehouse, make: Call
     assert one(lakehouse, "select count(*) from prompts") == 1
 
 
+def test_an_attempt_that_was_tried_again_long_ago_keeps_no_prompt(
+    lakehouse: Lakehouse, make: Callable[[str], IntakeRow]
+) -> None:
+    row = make(URL)
+    first = lakehouse.history.open_attempt("web-other", "moments", run_id="run-2")
+    lakehouse.history.close_failed(first, ServiceError("Away: wait."), will_retry=True)
+    lakehouse.history.close_reused(lakehouse.history.open_attempt("web-other", "moments", run_id="run-2"))
+    take_down(lakehouse, str(row.video_id))
+    assert one(lakehouse, "select count(*) from prompts") == 0
+
+
+def test_prompts_stay_while_somebody_is_about_to_try_again(
+    lakehouse: Lakehouse, make: Callable[[str], IntakeRow]
+) -> None:
+    row = make(URL)
+    attempt = lakehouse.history.open_attempt("web-other", "moments", run_id="run-2")
+    lakehouse.history.close_failed(attempt, ServiceError("Away: wait."), will_retry=True)
+    take_down(lakehouse, str(row.video_id))
+    assert one(lakehouse, "select count(*) from prompts") == 1
+
+
+def test_an_entry_of_a_list_that_was_taken_down_brings_no_video_back(lakehouse: Lakehouse, taken_down: str) -> None:
+    """Not even one of a list with --revive: nobody has named that video."""
+    listing = lakehouse.intake.submit("https://example.org/list", Options(), submitted_by="test")
+    entry = _by_sql(lakehouse, '{"revive": true, "max_moments": 3}', listing.intake_id)
+    broken = _by_sql(lakehouse, "[1]", listing.intake_id)
+    take_down(lakehouse, str(listing.video_id))
+    entry, broken = lakehouse.intake.row(entry.intake_id), lakehouse.intake.row(broken.intake_id)
+    assert (entry.listed_in, entry.options) == (None, {"max_moments": 3})
+    assert str(broken.options) == "[1]"
+    assert take_in(lakehouse.intake, [entry]) == []
+    assert lakehouse.intake.taken_down({taken_down}) != {}
+
+
 @pytest.mark.usefixtures("instance")
 def test_videos_of_a_list_stay_as_submissions_of_their_own(lakehouse: Lakehouse) -> None:
     row = lakehouse.intake.submit("https://example.org/list", Options(), submitted_by="test")
@@ -198,6 +239,102 @@ def test_an_upload_goes_under_all_of_its_names(lakehouse: Lakehouse, tmp_path: P
     one(lakehouse, "delete from url_intake where intake_id = :id returning 1", id=rows[0].intake_id)  # died before it
     assert take_down(lakehouse, str(rows[1].video_id))["objects"] == 2
     assert list(lakehouse.store.keys()) == []
+
+
+class SlowStore(FileStore):
+    """A folder in which a copy is there, and has not ended, until the test lets it."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.reached, self.may_go_on = threading.Event(), threading.Event()
+
+    def copy_in(self, path: Path, key: str) -> StoredObject:
+        self.reached.set()
+        assert self.may_go_on.wait(PATIENCE_S)
+        return super().copy_in(path, key)
+
+
+@pytest.fixture
+def on_its_way(lakehouse: Lakehouse, tmp_path: Path) -> Iterator[tuple[Callable[[], IntakeRow], FileStore, str]]:
+    """An upload whose copy has begun: what ends it and gives its row, its store, and its video's name."""
+    file = tmp_path / "long.mp4"
+    file.write_bytes(b"a long video")
+    slow = SlowStore(lakehouse.settings.state / "store")
+    intake = Intake(lakehouse.database, slow)
+    with ThreadPoolExecutor() as threads:
+        submitting = threads.submit(intake.submit, str(file), Options(), submitted_by="test")
+        assert slow.reached.wait(PATIENCE_S)
+
+        def end() -> IntakeRow:
+            slow.may_go_on.set()
+            return submitting.result(PATIENCE_S)
+
+        yield end, slow, video_id_for_content(file_sha256(file))
+        slow.may_go_on.set()
+
+
+@pytest.mark.usefixtures("instance")
+def test_a_removal_waits_for_an_upload_that_is_on_its_way_and_nothing_of_it_stays(
+    lakehouse: Lakehouse, on_its_way: Any
+) -> None:
+    end, store, video_id = on_its_way
+    with ThreadPoolExecutor() as threads:
+        removing = threads.submit(take_down, lakehouse, video_id)
+        _until(lambda: one(lakehouse, "select count(*) from tombstones") == 1)
+        with pytest.raises(FutureTimeout):
+            removing.result(5)
+        row = end()
+        removing.result(PATIENCE_S)
+    assert "was taken down" in (lakehouse.intake.refusal(row) or ("", ""))[1]
+    assert list(store.keys()) == []
+    assert one(lakehouse, VERIFIED, id=video_id) is True
+
+
+def test_an_upload_that_is_refused_when_it_is_there_goes_unless_a_row_names_it(
+    lakehouse: Lakehouse, on_its_way: Any
+) -> None:
+    end, store, video_id = on_its_way
+    with lakehouse.database.begin() as connection:
+        tombstones.lay(connection, video_id, by="test")
+    assert lakehouse.intake.refusal(end()) is not None
+    assert list(store.keys()) == []
+
+
+def test_an_upload_that_is_refused_when_it_is_there_stays_where_a_row_names_it(
+    lakehouse: Lakehouse, on_its_way: Any, tmp_path: Path
+) -> None:
+    end, store, video_id = on_its_way
+    lakehouse.intake.submit(str(tmp_path / "long.mp4"), Options(), submitted_by="test")
+    with lakehouse.database.begin() as connection:
+        tombstones.lay(connection, video_id, by="test")
+    assert lakehouse.intake.refusal(end()) is not None
+    assert len(list(store.keys())) == 1
+
+
+def test_a_submission_that_is_refused_while_its_row_goes_leaves_no_reason(
+    lakehouse: Lakehouse, make: Callable[[str], IntakeRow]
+) -> None:
+    row = make(URL)
+    removal = _Removal(lakehouse, str(row.video_id))
+    waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+
+    def remove() -> None:
+        with lakehouse.database.begin() as connection:
+            removal.submissions(connection)
+
+    with ThreadPoolExecutor() as threads:
+        with lakehouse.database.engine.connect() as connection:
+            # After the reasons went, before the rows do.
+            connection.execute(text("lock table public.cancellations in exclusive mode"))
+            removing = threads.submit(remove)
+            _until(lambda: one(lakehouse, waits) == 1)
+            refusing = threads.submit(lakehouse.intake.refuse, row, PermanentError("No."))
+            _until(lambda: one(lakehouse, waits) == 2 or refusing.done())
+            connection.rollback()
+        removing.result(PATIENCE_S)
+        refusing.result(PATIENCE_S)
+    assert one(lakehouse, "select count(*) from url_intake") == 0
+    assert one(lakehouse, "select count(*) from pipeline_history") == 0
 
 
 # A removal that breaks off

@@ -29,6 +29,8 @@ WELL = Health(
     failures=Failures(by_class={"permanent": 400}, for_good=400),
 )
 IDLE = replace(WELL, leases=Beats())
+HOUR = 3600.0
+HUNG = Queue(waiting=12, oldest_waiting_s=7 * HOUR, idle_s=7 * HOUR, made_s=7 * HOUR)
 STUCK = Queue(waiting=12, oldest_waiting_s=1500.0, idle_s=1500.0)
 
 
@@ -49,10 +51,15 @@ def test_a_sound_installation_has_no_problem_however_many_videos_are_broken() ->
         (replace(WELL, workers=Beats(1, 3, 300.0)), "worker", "3 processes of runs are silent, one for 5 min"),
         (replace(WELL, pools={"asr": PoolUse(10, 2, 0, left_behind=2)}), "slots", "asr (2)"),
         (
-            replace(WELL, failures=Failures(newest_causes={"transient": "Away."}, given_up_lately=5)),
+            replace(WELL, failures=Failures(given_up_lately=5, given_up_cause="The key is wrong.", made_s=60.0)),
             "failures",
-            "5 submissions were given up in the last hour",
+            "5 submissions were given up in the last hour though nothing is known to be wrong with their videos "
+            "(“The key is wrong”)",
         ),
+        (replace(WELL, failures=Failures(given_up_lately=1)), "failures", "1 submissions"),
+        (replace(WELL, failures=Failures(given_up_lately=1, made_s=7 * HOUR)), "failures", "1 submissions"),
+        (replace(WELL, queue=HUNG), "queue", "nothing was made for 6 h though something is at work"),
+        (replace(WELL, queue=replace(HUNG, made_s=None)), "queue", "12 submissions wait, the oldest for 7 h"),
         (replace(WELL, disk_free_bytes=10**9), "disk", "1.0 GB left: free some space, 5 GB at least"),
         (Health(10**11, fault="PostgreSQL does not answer: see to it."), "database", "does not answer"),
     ],
@@ -72,7 +79,9 @@ def test_a_problem_is_told_in_one_sentence_that_says_what_to_do(health: Health, 
         replace(IDLE, queue=replace(STUCK, idle_s=10.0)),  # a long queue that moves
         replace(WELL, leases=Beats(1, 1, 30.0)),  # the reaper is about to see to it
         replace(WELL, workers=Beats(1, 1, 30.0)),
-        replace(WELL, failures=Failures(given_up_lately=4)),
+        replace(WELL, failures=Failures(given_up_lately=4, made_s=5 * HOUR)),
+        replace(WELL, failures=Failures(by_class={"permanent": 3}, for_good=3)),
+        replace(WELL, queue=replace(HUNG, made_s=60.0)),  # ten thousand at once
     ],
 )
 def test_what_passes_by_itself_is_no_problem(health: Health) -> None:

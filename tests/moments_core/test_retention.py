@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moments_core.retention import MANY, Owner, is_bulk, owner_of
+from moments_core.retention import FEW, MANY, Owner, is_bulk, owner_of
 
 SHA = "ab" * 32
 
@@ -36,6 +36,12 @@ def test_what_has_not_the_form_of_our_keys_is_nobodys(key: str) -> None:
 )
 def test_over_half_is_much(versions: int, objects: int, bulk: bool) -> None:
     assert is_bulk(versions=versions, of_versions=100, objects=objects, of_objects=100) is bulk
+
+
+def test_of_few_even_all_are_not_much() -> None:
+    assert not is_bulk(versions=FEW - 1, of_versions=FEW - 1, objects=FEW - 1, of_objects=FEW - 1)
+    assert is_bulk(versions=FEW, of_versions=FEW, objects=0, of_objects=0)
+    assert is_bulk(versions=0, of_versions=0, objects=FEW, of_objects=FEW)
 
 
 def test_ten_thousand_objects_are_much_however_many_there_are() -> None:

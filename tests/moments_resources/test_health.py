@@ -11,8 +11,19 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._daemon.types import DaemonHeartbeat
+from dagster_postgres.utils import retry_pg_connection_fn
+from sqlalchemy import create_engine
 
-from moments_core.errors import MediaError, MomentsError, ServiceError, TransientError
+from moments_core.errors import (
+    BudgetError,
+    CheckError,
+    MediaError,
+    MomentsError,
+    ServiceError,
+    SettingsError,
+    TransientError,
+    reason,
+)
 from moments_core.health import Health, HealthLimits, kinds, problems
 from moments_core.options import Options
 from moments_resources.database import Database
@@ -230,6 +241,64 @@ def test_submissions_that_were_given_up_are_a_problem_until_they_are_run_again(
     assert found(look()) == ()
 
 
+OURS = [SettingsError("The key is wrong: mend it."), CheckError("Too long."), KeyError("title"),
+        BudgetError("The day's budget is used up."), ServiceError("Away: wait.")]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", OURS, ids=lambda error: type(error).__name__)
+def test_the_first_failure_for_no_fault_of_its_video_is_told_where_nothing_else_is_made(
+    error: Exception, look: Callable[[], Health], intake: Intake, history: History, sql: Sql
+) -> None:
+    """An installation with a video an hour never has five failures in one."""
+    row = intake.submit(URL, Options(), submitted_by="test")
+    made = history.open_attempt("web-1", "moments", run_id="run-1")
+    history.close_reused(made)
+    downloaded = history.open_attempt(VIDEO, "raw_video", run_id="run-2", intake_id=row.intake_id)
+    history.close_reused(downloaded)
+    attempt = history.open_attempt(VIDEO, "moments", run_id="run-2", intake_id=row.intake_id)
+    history.close_failed(attempt, error, will_retry=False)
+    assert found(look()) == ()  # with another video it went well an hour ago
+    sql("update pipeline_history set started_at = now() - interval '8 h', ended_at = now() - interval '7 h'"
+        " where run_id = 'run-1'")  # fmt: skip
+    health = look()
+    assert found(health) == ("failures",)  # that each video is downloaded is no comfort
+    assert health.failures is not None
+    assert reason(error) == health.failures.given_up_cause
+
+
+def test_what_a_refused_submission_asks_for_is_its_own_fault(look: Callable[[], Health], intake: Intake) -> None:
+    row = intake.submit(URL, Options(), submitted_by="test")
+    intake.refuse(row, SettingsError("Option max_moments must not be 0."))
+    assert found(look()) == ()
+    intake.refuse(row, ServiceError("The store is away: wait."))
+    assert found(look()) == ("failures",)
+
+
+def test_a_process_that_hangs_and_keeps_its_lease_does_not_hide_a_queue_that_stands(
+    look: Callable[[], Health], intake: Intake, history: History, sql: Sql
+) -> None:
+    first, _ = (intake.submit(url, Options(), submitted_by="test") for url in (URL, "https://example.org/v.mp4"))
+    sql("update url_intake set registered_at = now(), submitted_at = now() - interval '7 h'")
+    history.open_attempt(VIDEO, "audio", run_id="run-1", intake_id=first.intake_id)
+    assert found(look()) == ("queue",)
+    history.close_reused(history.open_attempt(VIDEO, "raw_video", run_id="run-1", intake_id=first.intake_id))
+    assert found(look()) == ()
+
+
+def test_tables_of_dagster_that_can_not_be_read_are_a_fault_of_the_database(database: Database, tmp_path: Path) -> None:
+    def refused() -> dg.DagsterInstance:
+        create_engine("postgresql+psycopg2://moments:geheim@127.0.0.1:9/moments").connect()
+        raise AssertionError("nobody listens there")
+
+    def wrapped() -> dg.DagsterInstance:
+        return retry_pg_connection_fn(refused, retry_limit=0)
+
+    for opening in (refused, wrapped):
+        health = HealthProbe(database, tmp_path, LOCK).look(opening)
+        assert found(health) == ("database",)
+        assert "Dagster's tables can't be read" in str(health.fault)
+
+
 def test_a_broken_video_is_no_problem_of_the_installation(
     look: Callable[[], Health], intake: Intake, history: History
 ) -> None:
@@ -254,7 +323,15 @@ def test_a_long_past_is_not_read(look: Callable[[], Health], sql: Sql) -> None:
            from url_intake""")
     sql("analyze url_intake")
     sql("analyze pipeline_history")
-    for query in (probe._WAITING, probe._AGAIN, probe._IDLE, probe._LEASES, probe._FAILED, probe._FOR_GOOD):
+    for query in (
+        probe._WAITING,
+        probe._AGAIN,
+        probe._IDLE,
+        probe._LEASES,
+        probe._FAILED,
+        probe._FOR_GOOD,
+        probe._MADE,
+    ):
         plan = "\n".join(row["QUERY PLAN"] for row in sql(f"explain {query}"))
         assert "Seq Scan on pipeline_history" not in plan, plan
         assert "Seq Scan on url_intake" not in plan, plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from moments_core.errors import FenceError, SourceError
 from moments_core.options import Options
+from moments_resources import gate, tombstones
 from moments_resources.database import Database
 from moments_resources.intake import Intake, IntakeRow
 from moments_resources.listing import submit_entries
@@ -70,6 +72,32 @@ def test_a_list_that_is_taken_in_again_adds_only_what_is_new(
     assert [new["url"] for new in sql(_LISTED, id=row.intake_id)] == [*TALKS[:2], TALKS[2]]
     ended = sql("select evidence->'new' as new from pipeline_history order by attempt_id")
     assert [attempt["new"] for attempt in ended] == [2, 1]
+
+
+def test_a_video_that_was_taken_down_does_not_come_back_with_its_list(
+    row: IntakeRow, expand: Callable[..., None], database: Database, sql: Sql
+) -> None:
+    """Nor do its address and its title."""
+    with database.begin() as connection:
+        tombstones.lay(connection, identify(TALKS[1]), by="test")
+    expand(row, listed(*TALKS, skipped=1))
+    assert [new["url"] for new in sql(_LISTED, id=row.intake_id)] == [TALKS[0], TALKS[2]]
+    [ended] = sql("select evidence from pipeline_history")
+    assert (ended["evidence"]["entries"], ended["evidence"]["new"], ended["evidence"]["skipped"]) == (2, 2, 2)
+    assert ended["evidence"]["note"] == "Left out, for they are no web addresses: 1. 1 were taken down."
+
+
+def test_a_takedown_that_goes_on_meanwhile_is_waited_for(
+    row: IntakeRow, expand: Callable[..., None], database: Database, sql: Sql, waiters: Any, until: Any
+) -> None:
+    with database.begin() as connection:
+        gate.shut(connection, identify(TALKS[1]))
+        tombstones.lay(connection, identify(TALKS[1]), by="test")
+        expanding = threading.Thread(target=expand, args=(row, listed(*TALKS)))
+        expanding.start()
+        until(lambda: waiters() or not expanding.is_alive())
+    expanding.join()
+    assert [new["url"] for new in sql(_LISTED, id=row.intake_id)] == [TALKS[0], TALKS[2]]
 
 
 def test_a_list_that_is_submitted_again_is_read_again_and_its_videos_are_worked_on_once(

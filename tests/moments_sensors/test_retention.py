@@ -298,6 +298,24 @@ def test_the_job_cleans_and_says_what_went(grown: Retention, instance: dg.Dagste
     assert "Another clean is at work" in str(failure.step_failure_data.error)
 
 
+def test_the_job_removes_nothing_with_another_database_than_that_of_the_store(
+    grown: Retention, instance: dg.DagsterInstance, sql: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "object"
+    path.write_bytes(b"one")
+    for number in range(50):
+        grown.store.copy_in(path, f"videos/web-other/clips/0123/{number}.jpg")
+    sql("truncate garbage, artifacts cascade")
+    clean(grown, instance, print)  # the first look, at which all of it is noted
+    done = retention_job.execute_in_process(instance=instance, resources={"retention": grown}, raise_on_error=False)
+    (failure,) = done.get_step_failure_events()
+    assert "This would remove 0 of 0 versions and 110 of 110 objects" in str(failure.step_failure_data.error)
+    assert "`moments clean --bulk`" in str(failure.step_failure_data.error)
+    assert failure.step_failure_data.user_failure_data is not None  # a dg.Failure, which says: no retries
+    assert len(list(grown.store.keys())) == 110
+    assert clean(grown, instance, print)["objects"] == 110  # `moments clean --bulk`
+
+
 def test_the_job_runs_every_night() -> None:
     assert nightly.cron_schedule == "30 2 * * *"
     assert nightly.default_status is dg.DefaultScheduleStatus.RUNNING
