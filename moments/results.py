@@ -202,7 +202,12 @@ order by m.ordinal
 _ASSETS = """
 select a.asset, a.version, round(a.seconds::numeric, 3)::float as seconds,
        cast(:intake_id as bigint) is not null and not exists (
-           select from public.pipeline_history h where h.attempt_id = a.attempt_id and h.intake_id = :intake_id
+           select from public.pipeline_history h join public.url_intake mine on mine.intake_id = :intake_id
+           where h.attempt_id = a.attempt_id and (h.intake_id = mine.intake_id
+               -- or by an equal one that had failed, and was tried again for this one, too
+               or h.started_at >= mine.submitted_at and exists (
+                   select from public.pipeline_history f
+                   where f.intake_id = h.intake_id and f.outcome = 'failed' and f.ended_at < mine.submitted_at))
        ) as reused
 from public.artifacts a
 where a.video_id = :id and a.superseded_at is null

@@ -74,8 +74,9 @@ def _refused(
 ) -> BudgetError:
     allowed, gone, asked = getattr(budget, limit), getattr(spent, limit), getattr(most, limit)
     waits, ends = "this goes on after midnight UTC, or sooner if you raise it", "raise it, or choose another model"
+    setting = {"video": "MOMENTS_VIDEO_BUDGET", "day": "MOMENTS_DAY_BUDGET"}[which]
     return BudgetError(
-        f"MOMENTS_{which.upper()}_BUDGET allows a {which} {limit}={allowed:.15g}, {_shown(gone)} of it is spent, and "
+        f"{setting} allows a {which} {limit}={allowed:.15g}, {_shown(gone)} of it is spent, and "
         f"the next call of the model {model} may take {_shown(asked)}: {waits if not_before else ends}.",
         budget=which,
         limit=limit,

@@ -111,22 +111,24 @@ def test_a_full_disk_fails_clearly_and_the_same_command_goes_well_once_there_is_
     clear_failure: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    scratch = shared_lakehouse.settings.state / "scratch"
+    scratch, on_disk = shared_lakehouse.settings.state / "scratch", small_disk / "scratch"
     scratch.parent.mkdir(parents=True, exist_ok=True)
-    scratch.symlink_to(small_disk)
+    on_disk.mkdir()
+    scratch.symlink_to(on_disk)
     ballast = _fill(small_disk)
     try:
         result = take_all({"it": f"{only_videos}/full.mp4"})["it"]
         clear_failure(
             shared_lakehouse, result, failure_class="transient", words="free some space, then run this again."
         )
-        assert [path.name for path in small_disk.iterdir()] == ["ballast"]
+        assert list(on_disk.iterdir()) == []
         ballast.unlink()
         again = take_all({"it": f"{only_videos}/full.mp4"})["it"]
         assert again["status"] == "completed", again["error"]
-        assert list(small_disk.iterdir()) == []
+        assert list(on_disk.iterdir()) == []
     finally:
         scratch.unlink()
+        on_disk.rmdir()
 
 
 def test_a_file_that_does_not_fit_into_the_store_is_kept_as_a_failed_submission_and_others_go_on(

@@ -24,7 +24,7 @@ from tests.stand_ins.gcs_server import GcsServer
 Make = Callable[..., Artifact]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def gcs() -> Iterator[GcsServer]:
     with GcsServer() as server:
         server.create_bucket("media")
