@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from moments_core.sentences import ordered_words, sentences_from_words
 from moments_core.time import Span
 from moments_core.transcript import Transcript, TranscriptSource, Word
+from moments_resources.pocketsphinx_process import PocketSphinxProcess, Segment
 from moments_resources.speech_utterances import Utterance, utterances
 
 if TYPE_CHECKING:
@@ -70,16 +71,17 @@ class PocketSphinxSpeech:
         """What is said in `audio` (16 kHz mono FLAC), in the video's milliseconds; source NONE where nobody speaks.
 
         Takes 0.06–0.25 s of one core a second of sound. `on_progress` gets the milliseconds that are done.
+        Raises MediaError where `audio` is no readable FLAC, TransientError where the decoder's process is killed.
         """
-        decoder = _decoder()
         heard: list[Word] = []
-        for piece in utterances(
-            audio, duration_ms=duration_ms, silences=silences, longest_ms=LONGEST_MS, shortest_pause_ms=PAUSE_MS
-        ):
-            if _is_audible(piece):
-                heard += spoken_words(list(_decoded(decoder, piece)))
-            if on_progress:
-                on_progress(min(piece.end_ms, duration_ms))
+        with PocketSphinxProcess() as decoder:
+            for piece in utterances(
+                audio, duration_ms=duration_ms, silences=silences, longest_ms=LONGEST_MS, shortest_pause_ms=PAUSE_MS
+            ):
+                if _is_audible(piece):
+                    heard += spoken_words(list(_heard(piece, decoder.decoded(piece.pcm))))
+                if on_progress:
+                    on_progress(min(piece.end_ms, duration_ms))
         words = ordered_words(heard, duration_ms=duration_ms)
         if not words:
             return Transcript(source=TranscriptSource.NONE, model=self.recipe)
@@ -126,23 +128,8 @@ def _is_audible(piece: Utterance) -> bool:
     return bool(len(samples)) and int(np.abs(samples.astype(np.int32)).max()) > INAUDIBLE_PEAK
 
 
-def _decoder() -> Any:
-    """The default search, narrowed to 3,000 states a frame and helped by ten frames of phones ahead.
-
-    A third of the default's work (0.20 against 0.60 s a second on an old recording), and fewer errors: 23 % of the
-    words against 27 %; clear speech has 2 % either way.
-    """
-    from pocketsphinx import Decoder
-
-    return Decoder(maxhmmpf=3000, pl_window=10, loglevel="FATAL")
-
-
-def _decoded(decoder: Any, piece: Utterance) -> Iterator[Heard]:
-    # A decoder counts frames from its utterance's start, so no error adds up over a long video.
-    decoder.start_utt()
-    decoder.process_raw(piece.pcm, full_utt=True)
-    decoder.end_utt()
-    for segment in decoder.seg() or ():
+def _heard(piece: Utterance, segments: Iterable[Segment]) -> Iterator[Heard]:
+    for segment in segments:
         start_ms = piece.start_ms + segment.start_frame * FRAME_MS
         length_ms = (segment.end_frame + 1 - segment.start_frame) * FRAME_MS
         if segment.word and length_ms > 0:
