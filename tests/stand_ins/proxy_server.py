@@ -45,7 +45,11 @@ class Asked:
         return str(self._handler.headers.get(name, ""))
 
     def read_all(self) -> bytes:
-        return self._handler.rfile.read(self._length)
+        """The body. Raises ConnectionAbortedError where the client went away in the middle of it."""
+        body = self._handler.rfile.read(self._length)
+        if len(body) < self._length:
+            raise ConnectionAbortedError(f"{len(body)} of {self._length} bytes came")
+        return body
 
     def read_half(self) -> bytes:
         return self._handler.rfile.read(self._length // 2)
