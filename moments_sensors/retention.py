@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from sqlalchemy import text
 
 from moments_core.errors import MomentsError, ServiceError, SettingsError
 from moments_core.retention import MANY, is_bulk
@@ -49,6 +48,8 @@ def look_ahead(retention: "Retention", instance: dg.DagsterInstance, tell: Tell)
 
 def check_bulk(retention: "Retention", tell: Tell) -> None:
     """Raises SettingsError where a clean would remove much at once: it may be a wrong setting, or another database."""
+    from sqlalchemy import text
+
     from moments_resources.retention.objects import Garbage, Look
     from moments_resources.retention.part import survey
     from moments_resources.retention.versions import OldVersions
