@@ -82,7 +82,10 @@ def run_of(instance: dg.DagsterInstance, row: IntakeRow, status: dg.DagsterRunSt
 
 def asked_for(lakehouse: Lakehouse, instance: dg.DagsterInstance) -> list[str | None]:
     """What both sensors ask for."""
-    results = (tick(lakehouse.intake, lakehouse.history, instance), reconcile.tick(lakehouse.intake, lakehouse.history, instance))
+    results = (
+        tick(lakehouse.intake, lakehouse.history, instance),
+        reconcile.tick(lakehouse.intake, lakehouse.history, instance),
+    )
     return [
         request.run_key
         for result in results
