@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moments_core.errors import MediaError
+from moments_core.errors import MediaError, ResourceError
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -29,10 +29,20 @@ MAX_PIXELS = 8192 * 4320
 
 @cache
 def ffmpeg_exe() -> str:
-    """Path of the ffmpeg that comes with the environment (imageio-ffmpeg's wheel)."""
+    """Path of the ffmpeg that comes with the environment (imageio-ffmpeg's wheel).
+
+    Raises ResourceError where it can't be started.
+    """
     import imageio_ffmpeg
 
-    return str(imageio_ffmpeg.get_ffmpeg_exe())
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        # It starts the program once to see whether it runs: a start that was killed, or for which there was no
+        # memory, looks to it as if there were no program.
+        raise ResourceError(
+            "ffmpeg could not be started: free some memory, or see what `moments doctor` says, then run this again."
+        ) from error
 
 
 def guarded_input(source: Path, **options: object) -> Any:

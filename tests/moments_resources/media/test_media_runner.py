@@ -164,3 +164,22 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with whole_file(target) as part:
         part.write_bytes(b"whole")
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_an_ffmpeg_that_can_not_be_started_just_now_may_be_the_next_time() -> None:
+    program = """if True:
+        import os
+        import resource
+        import imageio_ffmpeg
+        from moments_core.errors import ResourceError
+        from moments_resources.media.container import ffmpeg_exe
+        free = os.dup(0)  # and one more: enough to look for the program, too few for the pipes of a child
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 2, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        try:
+            ffmpeg_exe()
+        except ResourceError as error:
+            print(error)
+    """
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert told.startswith("ffmpeg could not be started: ")
