@@ -192,7 +192,7 @@ def test_a_worker_that_is_killed_in_a_call_leaves_what_the_next_one_clears(
     assert [call["outcome"] for call in _calls(production, work, intake_id)] == ["replied", "open"]
     _assert_completes(production, work, monkeypatch, new_calls=2)
     assert _state(production, intake_id) == {
-        "state": "failed", "failed_asset": work.asset, "class": "transient", "cause": DIED,
+        "state": "waiting", "failed_asset": work.asset, "class": "transient", "cause": DIED,
     }  # fmt: skip
 
 
