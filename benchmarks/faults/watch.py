@@ -103,9 +103,8 @@ class Watch:
         """Note what is new, each at the time when it ended; (video, time) of it."""
         began = time.monotonic()
         rows = self._rows(query, **parameters)
-        now = time.monotonic()
         new = [row for row in rows if row[key] not in noted]
-        found = [(row["video_id"], ended_at(row["age"], now=now, earliest=self._looked.get(key, 0.0))) for row in new]
+        found = [(row["video_id"], ended_at(row["age"], now=began, earliest=self._looked.get(key, 0.0))) for row in new]
         for row, (video_id, when) in zip(new, found, strict=True):
             noted[row[key]] = when
             self.forward[video_id].append(when)
@@ -114,8 +113,9 @@ class Watch:
 
 
 def ended_at(age: float, *, now: float, earliest: float) -> float:
-    """When something ended that is `age` seconds old and was not seen by the look at `earliest`, all by our clock.
+    """When something ended that was `age` seconds old after `now` and not seen by the look at `earliest`, by our clock.
 
+    Taken too early by what the answer took, never too late: what ended before a strike must not pass for a recovery.
     Where the clock of the database was set since, the age is wrong by minutes, and the bounds hold it.
     """
     return max(earliest, min(now, now - age))
