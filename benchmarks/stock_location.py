@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from moments.definitions import definitions as ours
+from moments import definitions as composition
 from moments_assets.jobs import ASSETS, process_video
 from moments_sensors.intake import intake_sensor
 from moments_sensors.reconcile import reconcile_sensor
@@ -17,5 +17,5 @@ def definitions() -> dg.Definitions:
         assets=list(ASSETS),
         jobs=[process_video],
         sensors=[intake_sensor, reconcile_sensor],
-        resources=ours().resources,
+        resources=composition.definitions().resources,
     )

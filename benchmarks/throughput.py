@@ -3,8 +3,8 @@
 Both take the same small videos through the same assets on the same database and store, with models that answer at
 once, through a real daemon with a real code server: sensor, queue, run. Ours is what `moments daemon` starts. Stock is
 what Dagster does without a setting: a process a step, the queue looked at every 5 s, ten runs at once. They take turns,
-stock, ours, stock, so that whatever else the machine does falls on both. A rate is taken over the steady part, from the
-first to the last completion, and every part is bounded in time.
+stock, ours, stock, so that whatever else the machine does falls on both. A rate is that of a batch, from its submission
+to its last end, under a daemon that has had a video before. Every part is bounded in time.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from benchmarks.report import Figure, report
 if TYPE_CHECKING:
     from moments.services import Lakehouse
 
-OURS, STOCK = 16, 5  # videos of one turn; with stock's ten at once, each part has its runs begun before the first ends
-LONGEST_S = {"ours": 150.0, "stock": 150.0}
+OURS, STOCK = 16, 5  # videos of one turn
+LONGEST_S = {"ours": 150.0, "stock": 240.0}
 GOAL = {"times_stock": ">= 4"}
 
 _STOCK_WORKSPACE = """
@@ -66,21 +66,28 @@ def measure() -> dict[str, Figure]:
     }
 
 
-def videos_a_minute(ended: Sequence[float]) -> float:
-    """The rate between the first and the last of these ends, in seconds of one clock; 0 where there are not two."""
-    return 60.0 * (len(ended) - 1) / (max(ended) - min(ended)) if len(set(ended)) > 1 else 0.0
+def videos_a_minute(ended: Sequence[float], *, since: float) -> float:
+    """The rate of these ends, in seconds of one clock on which they were submitted at `since`; 0 for none."""
+    return 60.0 * len(ended) / (max(ended) - since) if ended else 0.0
 
 
 def _turn(lakehouse: Lakehouse, folder: Path, way: str, count: int) -> float:
-    """The rate of one way over `count` videos of its own."""
+    """The rate of one way over `count` videos of its own, once a first one has shown that all is up and warm."""
     folder.mkdir()
-    paths = [_small_video(folder / f"{number}.mp4") for number in range(count)]
+    first, *paths = [_small_video(folder / f"{number}.mp4") for number in range(1 + count)]
     with _daemon(folder, way):
-        numbers = [_submit(lakehouse, path) for path in paths]
-        ended = _ends(lakehouse, numbers, LONGEST_S[way])
+        if not _ends(lakehouse, [_submit(lakehouse, first)], LONGEST_S[way]):
+            raise SystemExit(f"{way}: no video in {LONGEST_S[way]:.0f} s.\n{_last_words(folder)}")
+        since = time.time()
+        ended = _ends(lakehouse, [_submit(lakehouse, path) for path in paths], LONGEST_S[way])
     _end_what_is_left(lakehouse)
-    print(f"{way}: {len(ended)} of {count}, {videos_a_minute(ended):.1f} a minute", file=sys.stderr)
-    return videos_a_minute(ended)
+    rate = videos_a_minute(ended, since=since)
+    print(f"{way}: {len(ended)} of {count}, {rate:.1f} a minute", file=sys.stderr)
+    return rate
+
+
+def _last_words(folder: Path) -> str:
+    return (folder / "daemon.log").read_text(errors="replace")[-3000:]
 
 
 def _submit(lakehouse: Lakehouse, path: Path) -> int:

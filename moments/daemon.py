@@ -12,16 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from moments.code_server import LOCATION
 from moments.process_group import ProcessGroup
 from moments.services import Lakehouse, apply_pools, up
 from moments.settings import load_settings
 from moments.supervisor import Hook, Program, Supervisor, answer_signals, tell
 from moments_resources.store.locks import passing_lock, remove_unlocked
 
-_LOCATION = "moments"  # as in workspace.yaml: Dagster keeps the state of a sensor under it
-
-# A socket's address may have 107 bytes; TMPDIR is the user's and may be long.
-_LONGEST_FOLDER = 60
+# A socket's address may have 107 bytes, of which ours take 53; TMPDIR is the user's and may be long.
+_LONGEST_FOLDER = 50
 _SHORT_FOLDER = "/tmp"  # noqa: S108 - the folder inside is made for us alone, under a name that nobody can foresee
 
 
@@ -82,22 +81,16 @@ def code_server(folder: Path) -> Program:
     On a socket in a private folder: it starts any code that it is asked for, and a port would let any user ask. Asked
     by SIGTERM, it takes no new run and ends with its last one.
     """
-    served = [
-        "--module-name",
-        "moments.definitions",
-        "--location-name",
-        _LOCATION,
-        "--socket",
-        str(code_socket(folder)),
-    ]
     # Lazily: definitions that can't be loaded are an error to read in the UI, not the end of the server.
     how = ["--lazy-load-user-code", "--log-level", "warning"]
-    return Program("code server", "dagster", ["api", "grpc", *served, *how], asking=signal.SIGTERM)
+    return Program(
+        "code server", "moments.code_server", ["--socket", str(code_socket(folder)), *how], asking=signal.SIGTERM
+    )
 
 
 def own_workspace(folder: Path) -> Path:
     """The workspace file that leads to our own code server."""
-    server = {"socket": str(code_socket(folder)), "location_name": _LOCATION}
+    server = {"socket": str(code_socket(folder)), "location_name": LOCATION}
     file = folder / "workspace.yaml"
     file.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))  # JSON is YAML
     return file

@@ -15,7 +15,13 @@ from benchmarks.faults.processes import marked, role_of, send
 
 Play = Callable[[Field, float], None]
 
-_PROCESSES = {"code_server": "code server", "dagster_daemon": "Dagster daemon", "supervisor": "supervisor"}
+_PROCESSES = {
+    "code_server": "code server",
+    "fork_server": "fork server",
+    "dagster_daemon": "Dagster daemon",
+    "supervisor": "supervisor",
+}
+_FROZEN = ("code_server", "dagster_daemon", "supervisor")
 _SILENCE_S = 20.0  # after which a worker is taken for dead (moments_sensors/reaper.py)
 _POLL_S = 0.02
 
@@ -25,7 +31,7 @@ def faults() -> dict[str, Play]:
     return {
         **{f"worker_killed_in_{stage}": _worker_killed(stage) for stage in STAGES},
         **{f"{name}_killed": _killed(f"{name}_killed", role) for name, role in _PROCESSES.items()},
-        **{f"{name}_frozen": _frozen(f"{name}_frozen", role) for name, role in _PROCESSES.items()},
+        **{f"{name}_frozen": _frozen(f"{name}_frozen", _PROCESSES[name]) for name in _FROZEN},
         "worker_frozen": _worker_frozen,
         "ffmpeg_killed": _ffmpeg_killed,
         "postgres_killed": _postgres_killed,

@@ -12,6 +12,7 @@ STAGES = ("raw_video", "audio", "transcript", "moments", "clips", "refined_momen
 #: seconds does nothing but start.
 OUTAGES = (
     "code_server_killed",
+    "fork_server_killed",
     "dagster_daemon_killed",
     "supervisor_killed",
     "postgres_killed",

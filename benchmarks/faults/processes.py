@@ -14,8 +14,7 @@ MARKER = "MOMENTS_FAULT_RUN"
 
 #: What a process is, by words of its command line; the first that fits.
 ROLES = {
-    "run worker": ("--multiprocessing-fork",),
-    "code server": ("api", "grpc"),
+    "code server": ("moments.code_server",),
     "Dagster daemon": ("dagster._daemon",),
     "supervisor": ("moments.cli", "daemon"),
 }
@@ -44,17 +43,27 @@ def standing_in(folder: Path) -> list[psutil.Process]:
 
 
 def role_of(process: psutil.Process) -> str:
-    """One of ROLES, `ffmpeg`, or the name of the program."""
+    """One of ROLES, `fork server`, `run worker`, `ffmpeg`, or the name of the program."""
     try:
         words, name = process.cmdline(), process.name()
     except psutil.Error:
         return "gone"
     if "-S" in words[:3]:  # the guard of a group, or a launcher on its way to become what it starts
         return "guard"
+    if any("multiprocessing.forkserver" in word for word in words):
+        return "fork server" if _is_below_code_server(process) else "run worker"
     for role, needed in ROLES.items():
         if all(any(need == word for word in words) for need in needed):
             return role
     return "ffmpeg" if name.startswith("ffmpeg") else name
+
+
+def _is_below_code_server(process: psutil.Process) -> bool:
+    try:
+        parent = process.parent()
+    except psutil.Error:
+        return False
+    return parent is not None and role_of(parent) == "code server"
 
 
 def with_role(marker: str, role: str) -> list[psutil.Process]:

@@ -14,13 +14,12 @@ from moments_assets.partitions import videos
 from moments_resources.intake import name_video
 
 
-def test_a_rate_is_taken_between_the_first_and_the_last_end() -> None:
-    assert videos_a_minute([130.0, 100.0, 110.0, 120.0]) == 6.0
+def test_a_rate_is_taken_from_the_submission_to_the_last_end() -> None:
+    assert videos_a_minute([130.0, 120.0, 140.0, 160.0], since=100.0) == 4.0
 
 
-@pytest.mark.parametrize("ended", [[], [5.0], [5.0, 5.0]])
-def test_without_two_ends_there_is_no_rate(ended: list[float]) -> None:
-    assert videos_a_minute(ended) == 0.0
+def test_without_an_end_there_is_no_rate() -> None:
+    assert videos_a_minute([], since=100.0) == 0.0
 
 
 def test_each_address_is_another_video() -> None:

@@ -16,6 +16,7 @@ from dagster import DagsterInstance
 from dagster._core.workspace.load import location_origins_from_yaml_paths
 
 from moments.cli import main
+from moments.code_server import LOCATION
 from moments.query import run_query
 from moments.services import Lakehouse
 from moments.settings import PROJECT, Settings
@@ -78,9 +79,10 @@ def test_production_and_embedded_default_differ_only_where_the_file_says_so() ->
 def test_dagster_reads_the_workspace_and_it_names_the_code_server(compose: dict[str, Any]) -> None:
     (origin,) = location_origins_from_yaml_paths([str(DEPLOY / "workspace.yaml")])
     command = compose["services"]["code"]["command"]
-    assert (origin.host, origin.location_name) == ("code", "moments")  # type: ignore[attr-defined]
+    assert origin.host == "code"  # type: ignore[attr-defined]
     assert str(origin.port) == command[command.index("-p") + 1]  # type: ignore[attr-defined]
-    assert command[command.index("--location-name") + 1] == origin.location_name
+    assert command[1:3] == ["-m", "moments.code_server"]
+    assert origin.location_name == LOCATION
 
 
 def test_the_image_is_made_of_what_is_there_from_a_lock_with_hashes(dockerfile: list[tuple[str, str]]) -> None:

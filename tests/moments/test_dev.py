@@ -139,7 +139,7 @@ def site(lakehouse: Lakehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def _code_server(dev: subprocess.Popen[bytes]) -> psutil.Process | None:
     for one in _family(dev.pid):
         with suppress(psutil.NoSuchProcess):  # a zombie is one, too
-            if {"api", "grpc", "--socket"} <= set(one.cmdline()):
+            if {"moments.code_server", "--socket"} <= set(one.cmdline()):
                 return one
     return None
 
@@ -186,6 +186,7 @@ def test_runs_outlive_their_code_server_and_nothing_outlives_the_supervisor(
     first = lakehouse.intake.submit(site.url("first"), Options(), submitted_by="test").intake_id
     worker = _until(lambda: attempt(first, "running"))
     killed = _until(lambda: _code_server(dev))
+    assert psutil.Process(worker).parent() in killed.children()  # forked from what had imported everything
     killed.kill()
     # Another one is there, daemon and UI have found it, and the sensor starts runs again.
     second = lakehouse.intake.submit(site.url("second"), Options(), submitted_by="test").intake_id

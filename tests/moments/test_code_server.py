@@ -1,0 +1,84 @@
+"""The code server and the process that runs are forked from."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from moments.code_server import PRELOADED
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short enough for a socket's address."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="t-") as short:
+        yield Path(short)
+
+
+@pytest.fixture
+def server(folder: Path, tmp_path: Path) -> Iterator[psutil.Process]:
+    environment = {**os.environ, "MOMENTS_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "moments.code_server", "--socket", str(folder / "code.sock")]
+    process = subprocess.Popen(command, env=environment)
+    seen = psutil.Process(process.pid)
+    family: list[psutil.Process] = []
+    try:
+        _until((folder / "code.sock").exists)
+        family = seen.children(recursive=True)
+        yield seen
+    finally:
+        for one in [*family, seen]:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait()
+
+
+def fork_server(server: psutil.Process) -> psutil.Process:
+    (found,) = (one for one in server.children() if any("multiprocessing.forkserver" in word for word in one.cmdline()))
+    return found
+
+
+def _until(what: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("it did not happen in time")
+
+
+def test_what_is_forked_from_has_imported_all_and_has_one_thread(server: psutil.Process) -> None:
+    """A lock that another thread holds at the fork would stay taken in the run for ever."""
+    forks = fork_server(server)
+    # pandas' own code comes with one of the last names.
+    _until(lambda: any("pandas" in one.path for one in forks.memory_maps()))
+    _until(lambda: forks.status() == psutil.STATUS_SLEEPING)
+    others = [one.id for one in forks.threads() if one.id != forks.pid]
+    names = {Path(f"/proc/{forks.pid}/task/{number}/comm").read_text().strip() for number in others}
+    assert names <= {"jemalloc_bg_thd"}  # which expects forks
+
+
+@pytest.mark.parametrize("name", PRELOADED)
+def test_a_name_that_is_to_be_imported_early_exists(name: str) -> None:
+    """multiprocessing passes over one that does not, without a word."""
+    __import__(name)
+
+
+def test_its_socket_lies_in_the_private_folder_and_it_ends_with_the_code_server(
+    server: psutil.Process, folder: Path
+) -> None:
+    forks = fork_server(server)
+    assert list(folder.glob("pymp-*/listener-*"))
+    server.kill()
+    _, alive = psutil.wait_procs([forks], timeout=30)
+    assert alive == []
