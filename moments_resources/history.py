@@ -221,13 +221,18 @@ class History:
         intake_id = connection.scalar(select(func.max(pipeline_history.c.intake_id)).where(where))
         if intake_id is None:
             return None  # a click in the UI: who made it sees the failure
-        earlier = select(func.count(func.distinct(pipeline_history.c.run_id))).where(
-            pipeline_history.c.intake_id == intake_id,
+        of_it, is_made = pipeline_history.c.intake_id == intake_id, pipeline_history.c.outcome == "completed"
+        last_made = select(func.coalesce(func.max(pipeline_history.c.attempt_id), 0)).where(of_it, is_made)
+        since_then = pipeline_history.c.attempt_id > last_made.scalar_subquery()
+        runs = func.count(func.distinct(pipeline_history.c.run_id))
+        earlier = select(runs, runs.filter(since_then)).where(
+            of_it,
             pipeline_history.c.outcome == "failed",
             pipeline_history.c["class"] == FailureClass.TRANSIENT,  # days that waited for a budget are no tries
             pipeline_history.c.run_id != run_id,
         )
-        again = next_try(error, failed=(connection.scalar(earlier) or 0) + 1, most=self._tries)
+        failed, in_a_row = connection.execute(earlier).one()
+        again = next_try(error, failed=failed + 1, in_a_row=in_a_row + 1, most=self._tries)
         return _from_now(again.total_seconds()) if isinstance(again, timedelta) else again
 
 

@@ -18,9 +18,6 @@ VIDEOS = 3
 ROOM_TOKENS = 20_000  # for the moments of a few videos; one call of the vision model may take its context, 32,768
 _LEAST_SPENT = 45_000  # so that the next day has room for all of them, one such call after the other
 
-_SPENT = (
-    "select coalesce(sum(tokens), 0)::bigint as n from public.spending where day = (now() at time zone 'utc')::date"
-)
 _WAIT = """
 select count(*) as n from public.intake_state where intake_id = any(:ids)
 and (state in ('completed', 'failed', 'cancelled') or state = 'waiting' and class = 'budget')
@@ -38,7 +35,7 @@ def play_budgets(field: Field, patience_s: float) -> list[str] | None:
     None: not played, for too little was spent; ten videos spend enough. `patience_s`: for all of it.
     """
     stand = field.stand
-    spent = int(stand.patient_rows(_SPENT)[0]["n"])
+    spent = invariants.tokens_taken_today(stand.lakehouse.database)
     if spent < _LEAST_SPENT:
         return None
     deadline = time.monotonic() + patience_s

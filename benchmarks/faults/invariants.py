@@ -225,6 +225,13 @@ def budgets_passed(database: Database, *, video: Budget, day: Budget, videos: Se
     return found
 
 
+def tokens_taken_today(database: Database) -> int:
+    """By the calls or by the totals, whichever is more: the totals leave out what nobody has counted."""
+    rows = [*_rows(database, _BY_DAY), *_rows(database, "select * from public.spending")]
+    today = _rows(database, "select (now() at time zone 'utc')::date as day")[0]["day"]
+    return max((int(row["tokens"]) for row in rows if row["day"] == today), default=0)
+
+
 def _amounts(row: Mapping[str, Any]) -> Amounts:
     return Amounts(float(row["seconds"]), int(row["tokens"]), float(row["cost"]))
 

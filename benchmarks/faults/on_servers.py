@@ -13,6 +13,7 @@ from tests.stand_ins.http_exchange import Exchange
 Play = Callable[[Field, float], None]
 
 _POLL_S = 0.05
+_TRANSCRIBE = "/transcribe"  # of the speech model; its replies are no chat
 
 
 def faults() -> dict[str, Play]:
@@ -47,7 +48,13 @@ def _breaking(chance: float) -> list[model_faults.Fault]:
 
 def _garbage(chance: float) -> list[model_faults.Fault]:
     kinds = (model_faults.not_json, model_faults.prose, model_faults.cut_by_length, model_faults.wrong_schema)
-    return [kinds[int(chance * len(kinds))]]
+    chosen = kinds[int(chance * len(kinds))]
+
+    def play(exchange: Exchange) -> None:
+        is_chat = exchange.asked.path != _TRANSCRIBE
+        (chosen if is_chat else model_faults.json_of_another_kind)(exchange)
+
+    return [play]
 
 
 def _store(kind: str, make: Callable[[float], StoreFault]) -> Play:
@@ -103,7 +110,7 @@ class _ModelFault:
 
 def _on_its_way(field: Field, path: str) -> list[str]:
     """Videos whose model calls are open, the oldest first; of the speech model or of the others."""
-    assets = ["transcript"] if path == "/transcribe" else ["moments", "refined_moments"]
+    assets = ["transcript"] if path == _TRANSCRIBE else ["moments", "refined_moments"]
     return [row["video_id"] for row in field.watch.at_work() if row["asset"] in assets]
 
 

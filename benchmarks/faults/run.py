@@ -41,10 +41,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Course:
-    """How it went. `missed`: planned faults that did not strike. `given_up`: `time.monotonic()`."""
+    """How it went. `missed`: planned faults that did not strike. `played_s`: until the last struck.
+
+    `given_up`: `time.monotonic()`."""
 
     planned: int
     missed: Sequence[str]
+    played_s: float
     drained_s: float
     given_up: float
     is_budget_played: bool
@@ -66,7 +69,9 @@ def run_plan(make_plan: Callable[[Sequence[str]], Plan], folder: Path, *, patien
         stand.keeping.set()
         keeper.start()
         try:
+            began = time.monotonic()
             _play(field, plan)
+            played_s = time.monotonic() - began
             missed = tuple(field.missed)
             _repair(field)
             given_up = time.monotonic() + patience_s
@@ -80,7 +85,7 @@ def run_plan(make_plan: Callable[[Sequence[str]], Plan], folder: Path, *, patien
             keeper.join()
         offenders |= _offenders_after(field)
         given_up = max(given_up, time.monotonic())  # the last fault strikes while the budgets are played
-        course = _Course(len(plan.faults), missed, drained_s, given_up, budgets is not None)
+        course = _Course(len(plan.faults), missed, played_s, drained_s, given_up, budgets is not None)
         return Outcome(offenders, _figures(field, offenders, course))
 
 
@@ -227,15 +232,21 @@ def _figures(field: Field, offenders: Offenders, course: _Course) -> dict[str, F
         "files": counts[0]["files"],
         **found,
         **_recovery(field, course.given_up),
+        "played_s": round(course.played_s, 1),
         "drained_s": round(course.drained_s, 1),
     }
 
 
 def _recovery(field: Field, given_up: float) -> dict[str, Figure]:
     """Times from a strike to the next step of each video that it hit; one that never came counts until the end."""
-    hits = [(video, struck.at) for struck in field.struck for video in struck.videos]
-    found = [field.watch.recovery_s(video, at, given_up=given_up) for video, at in hits]
-    times = [seconds for seconds in found if seconds is not None]
+    hits = [(video, struck) for struck in field.struck for video in struck.videos]
+    found = [
+        (field.watch.recovery_s(video, struck.at, given_up=given_up), struck.kind, video) for video, struck in hits
+    ]
+    slowest = sorted((hit for hit in found if hit[0] is not None), reverse=True)
+    for seconds, kind, video in slowest[:5]:
+        _tell(f"  {kind} cost {video} {seconds:.0f} s, struck {field.watch.strikes[video]} times by choice")
+    times = [hit[0] for hit in slowest]
     return {
         "recoveries": len(times),
         "recovery_p50_s": round(statistics.median(times), 1) if times else None,

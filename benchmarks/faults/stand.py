@@ -42,6 +42,7 @@ MODEL_OF = {"transcript": "parakeet", "moments": "minimax", "refined_moments": "
 CALL_S = 0.4  # of a model's reply: long enough to be hit in the middle
 DEADLINE_S = 6.0  # of a model's reply: a call that hangs is given up
 SCRATCH_MB = 64
+CACHE_GIGABYTES = 0.002  # the videos of three submissions: another try has to download
 _RESTART_S = 2.0  # after which systemd or docker starts the supervisor again
 _STOP_S = 40.0
 BUCKET = "media"
@@ -245,6 +246,7 @@ def _set_environment(gcs: GcsServer, folder: Path, database_url: str) -> None:
         "MOMENTS_GENERATION_MODEL": "minimax",
         "MOMENTS_REFINEMENT_MODEL": "qwen3_vl",
         "MOMENTS_ALLOW_PRIVATE_HOSTS": "1",
+        "MOMENTS_CACHE_GIGABYTES": CACHE_GIGABYTES,
         "STORAGE_EMULATOR_HOST": gcs.url,
         "GOOGLE_APPLICATION_CREDENTIALS": gcs.key_file(folder),
         "DAGSTER_DISABLE_TELEMETRY": "1",

@@ -175,6 +175,21 @@ def test_a_submission_has_failed_once_its_tries_are_used_up(
     assert states() == ["failed"]
 
 
+def test_once_something_was_made_the_pauses_begin_anew(submit: Submit, database: Database, sql: Sql) -> None:
+    row, history = submit(URL), History(database)
+
+    def failed_at(asset: str, number: int) -> int:
+        attempt = history.open_attempt(str(row.video_id), asset, run_id=f"run-{number}", intake_id=row.intake_id)
+        history.close_failed(attempt, NetworkError("Away."), will_retry=False)
+        newest = "select extract(epoch from try_again_at - ended_at) as s from pipeline_history"
+        return round(sql(f"{newest} order by attempt_id desc limit 1")[0]["s"])
+
+    assert [failed_at("raw_video", 1), failed_at("raw_video", 2)] == [10, 30]
+    history.open_attempt(str(row.video_id), "raw_video", run_id="run-3", intake_id=row.intake_id)
+    sql("update pipeline_history set outcome = 'completed', ended_at = now(), seconds = 1 where outcome = 'running'")
+    assert [failed_at("audio", 3), failed_at("audio", 4)] == [10, 30]
+
+
 def test_one_asset_that_will_fail_again_decides_over_others_that_may_go_well(
     submit: Submit, begin: Any, catalogue: Catalogue, states: Any, sql: Sql
 ) -> None:
