@@ -3,8 +3,9 @@
 What it looks at is the state of things, never a stream of events: Dagster's run-status sensors pass over an event
 whose handling failed, and over all that came before their first tick.
 
-- A process whose heart has not beaten over several looks is dead. The looks are counted by the reaper's own monotonic
-  clock, so neither a clock that is set nor a database that was away for a while kills anybody.
+- A process whose heart has not beaten over several looks is dead; over one, where this machine no longer has it. The
+  looks are counted by the reaper's own monotonic clock, so neither a clock that is set nor a database that was away for
+  a while kills anybody.
 - A run that Dagster takes to be at work, with no process behind it, is dead too.
 - A run that is over has no open attempt, and its submission has an end.
 """
@@ -27,12 +28,15 @@ if TYPE_CHECKING:
     from moments_resources.workers import Worker, Workers
 
 SILENT_S = 20.0  # six beats; a machine that is short of CPU misses one or two
-#: A run without a process: it loads its code (5 s of CPU, beside eleven others), or has just put its last step down.
+#: One beat, for a process that this machine no longer has. Not at once: in another container of the same host name it
+#: may well live.
+GONE_S = 4.0
+#: A run without a process: it is being forked (beside eleven others), or has just put its last step down.
 #: One that was never put into the queue is an orphan of a tick that broke off long ago: the next ticks resume it.
 ALONE_S = {
     DagsterRunStatus.NOT_STARTED: 600.0,
-    DagsterRunStatus.STARTING: 90.0,
-    DagsterRunStatus.STARTED: 45.0,
+    DagsterRunStatus.STARTING: 60.0,
+    DagsterRunStatus.STARTED: 30.0,
     DagsterRunStatus.CANCELING: 30.0,
 }
 #: A run that was terminated in the UI, and its process does not know: the code server that started it is away, or
@@ -87,7 +91,7 @@ class Reaper:
         silent = self._hearts.look({key: worker.beat for key, worker in by_key.items()})
         alive, dead = set(), dict[str, list["Worker"]]()
         for key, worker in by_key.items():
-            if silent[key] >= SILENT_S:
+            if silent[key] >= SILENT_S or (silent[key] >= GONE_S and worker.is_gone()):
                 dead.setdefault(worker.run_id, []).append(worker)
             else:
                 alive.add(worker.run_id)

@@ -56,8 +56,8 @@ STRIKES = (
 
 KINDS = (*OUTAGES, *STRIKES)
 
-PACE_S = 6.0  # between two submissions: two thirds of what two cores take in, or retries would wait in the queue
-_OUTAGE_GAP_S = 9.0  # a code server needs 5 s to load, a daemon 4
+PACE_S = 5.0  # between two submissions: a little less than two cores take in, or retries would wait in the queue
+_OUTAGE_GAP_S = 8.0  # a code server needs 5 s to load, a daemon 4
 _QUIET_S = 8.0  # at the beginning: until the first runs are at work
 SHARE_BY_SQL = 0.5
 _ROUND_S = 2.5  # of the plan, at least, for each fault

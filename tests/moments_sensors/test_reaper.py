@@ -22,7 +22,7 @@ from moments_core.options import Options
 from moments_resources.catalogue import Draft, Recipe
 from moments_resources.intake import IntakeRow
 from moments_resources.workers import Workers
-from moments_sensors.reaper import ALONE_S, SILENT_S, Reaper, Silence
+from moments_sensors.reaper import ALONE_S, GONE_S, SILENT_S, Reaper, Silence
 
 URL = "https://example.org/v.mp4"
 LIVES = "with Heart(Workers(database), History(database), run_id): print(flush=True); time.sleep(600)"
@@ -107,6 +107,18 @@ def test_a_process_that_is_silent_is_dead_and_its_work_is_to_be_done_again(
     assert Workers(lakehouse.database).all() == []
     with pytest.raises(FenceError):
         lakehouse.catalogue.commit(Draft(attempt, Recipe("1", {}), {}, [], 0.1))
+
+
+def test_a_process_that_this_machine_no_longer_has_is_dead_after_one_beat(
+    lakehouse: Lakehouse, instance: dg.DagsterInstance, reaper: Reaper, row: IntakeRow, elsewhere: Any
+) -> None:
+    killed, lives = (run_of(instance, row, dg.DagsterRunStatus.STARTED) for _ in range(2))
+    worker, frozen = elsewhere(killed.run_id), elsewhere(lives.run_id)
+    worker.kill()
+    psutil.Process(frozen.pid).suspend()
+    assert reaper.reap(instance) == []
+    later(reaper._hearts, GONE_S)
+    assert reaper.reap(instance) == [killed.run_id]
 
 
 def test_a_process_that_lives_is_left_alone_however_long_the_reaper_was_away(
