@@ -9,6 +9,7 @@ hand is the same beside both: 20 submissions at work, 20 that wait for another t
 from __future__ import annotations
 
 import argparse
+import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -213,6 +214,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also then no server is left behind
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     report("intake", measure(), GOAL, as_json=parser.parse_args().json)

@@ -66,9 +66,12 @@ def measure() -> dict[str, Figure]:
     }
 
 
-def videos_a_minute(ended: Sequence[float], *, since: float) -> float:
-    """The rate of these ends, in seconds of one clock on which they were submitted at `since`; 0 for none."""
-    return 60.0 * len(ended) / (max(ended) - since) if ended else 0.0
+def videos_a_minute(ended: Sequence[float], *, since: float, given_up: float | None = None) -> float:
+    """The rate of these ends, in seconds of one clock on which they were submitted at `since`; 0 for none.
+
+    `given_up`: until when those were waited for that have no end.
+    """
+    return 60.0 * len(ended) / ((given_up or max(ended)) - since) if ended else 0.0
 
 
 def _turn(lakehouse: Lakehouse, folder: Path, way: str, count: int) -> float:
@@ -80,8 +83,9 @@ def _turn(lakehouse: Lakehouse, folder: Path, way: str, count: int) -> float:
             raise SystemExit(f"{way}: no video in {LONGEST_S[way]:.0f} s.\n{_last_words(folder)}")
         since = time.time()
         ended = _ends(lakehouse, [_submit(lakehouse, path) for path in paths], LONGEST_S[way])
+        given_up = time.time()
     _end_what_is_left(lakehouse)
-    rate = videos_a_minute(ended, since=since)
+    rate = videos_a_minute(ended, since=since, given_up=None if len(ended) == count else given_up)
     print(f"{way}: {len(ended)} of {count}, {rate:.1f} a minute", file=sys.stderr)
     return rate
 

@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     pools: Annotated[dict[str, int], NoDecode] = Field(DEFAULT_POOLS, description="Limits: asr=2,refinement=1,…")
     max_hours: float = Field(6.0, gt=0, le=1000, description="Longest video, in hours.")
     max_gigabytes: float = Field(20.0, gt=0, le=10_000, description="Largest video, in gigabytes.")
-    tries: int = Field(MOST_TRIES, ge=1, le=100, description="Runs of a submission that may fail before it has failed.")
+    tries: int = Field(MOST_TRIES, ge=1, le=100, description="Failed runs in a row that end a submission.")
     max_list: int = Field(100, ge=1, le=10_000, description="Videos that one list may become.")
     keep_versions_days: float = Field(30, ge=0, le=36_500, description="Days that superseded versions are kept.")
     keep_runs_days: float = Field(30, ge=0, le=36_500, description="Days that ended runs and their logs are kept.")

@@ -1,7 +1,7 @@
 """When failed work is tried again: the one policy, by the class of the failure.
 
-    transient   after 10 s, 30 s, 90 s, … (or when the other side said to come back), until `most` runs have failed;
-                from 10 s again where something was made since the last failure: what failed is then another thing
+    transient   after 10 s, 30 s, 90 s, … (or when the other side said to come back), until `most` runs have failed
+                in a row: one that makes anything begins the row, and its pauses, anew
     budget      when the budget is filled up again, where the error says when: a day's budget at midnight
     permanent, cancelled, any other budget    never
 
@@ -23,12 +23,10 @@ NOT_BEFORE = "not_before"  # evidence of a BudgetError: the ISO time from which 
 NOT_BEFORE_S = "not_before_s"  # evidence of a TransientError: seconds after which the other side wants to be asked
 
 
-def next_try(
-    error: BaseException, *, failed: int, in_a_row: int | None = None, most: int = MOST_TRIES
-) -> datetime | timedelta | None:
+def next_try(error: BaseException, *, failed: int, most: int = MOST_TRIES) -> datetime | timedelta | None:
     """When to try again, as a time or as a pause from now; None: never.
 
-    `failed`: runs so far, this one included. `in_a_row`: of them, those since something was made; by default all.
+    `failed`: runs in a row, this one included.
     """
     failure_class = classify(error)
     evidence = error.evidence if isinstance(error, MomentsError) else {}
@@ -36,7 +34,7 @@ def next_try(
         return _time(evidence.get(NOT_BEFORE))
     if failure_class is not FailureClass.TRANSIENT or failed >= most:
         return None
-    pause = FIRST_PAUSE_S * GROWTH ** ((failed if in_a_row is None else in_a_row) - 1)
+    pause = FIRST_PAUSE_S * GROWTH ** (failed - 1)
     return timedelta(seconds=max(pause, _seconds(evidence.get(NOT_BEFORE_S))))
 
 

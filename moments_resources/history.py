@@ -58,7 +58,10 @@ class OpenRun:
 
 
 class History:
-    """Writes pipeline_history. `tries`: how many runs of a submission may fail before it has failed."""
+    """Writes pipeline_history.
+
+    `tries`: how many runs of a submission may fail in a row, none of which made anything, before it has failed.
+    """
 
     def __init__(self, database: Database, *, tries: int = MOST_TRIES) -> None:
         self.database = database
@@ -190,16 +193,10 @@ class History:
                    or state = 'waiting' and run_id = :run and :cancelled
                    or state = 'waiting' and not exists (
                        select from public.pipeline_history where intake_id = :intake and run_id = :run))""")
-        done = text("""
-            select asset from (
-                select distinct on (asset) asset, outcome from public.pipeline_history
-                where intake_id = :intake order by asset, attempt_id desc
-            ) newest where outcome in ('completed', 'reused', 'listed')""")
         with self.database.begin() as connection:
             cancelled = _ended_as(error) == "cancelled"
             video_id = connection.scalar(state, {"intake": intake_id, "run": run_id, "cancelled": cancelled})
-            made = set(connection.scalars(done, {"intake": intake_id}))
-        missing = [asset for asset in ASSET_TABLES if asset not in made]
+            missing = missing_assets(connection, intake_id)
         return (video_id, missing[0]) if video_id is not None and missing else None
 
     def _close_overtaken(self, connection: Connection, video_id: str, asset: str) -> None:
@@ -224,16 +221,26 @@ class History:
         of_it, is_made = pipeline_history.c.intake_id == intake_id, pipeline_history.c.outcome == "completed"
         last_made = select(func.coalesce(func.max(pipeline_history.c.attempt_id), 0)).where(of_it, is_made)
         since_then = pipeline_history.c.attempt_id > last_made.scalar_subquery()
-        runs = func.count(func.distinct(pipeline_history.c.run_id))
-        earlier = select(runs, runs.filter(since_then)).where(
+        earlier = select(func.count(func.distinct(pipeline_history.c.run_id))).where(
             of_it,
+            since_then,
             pipeline_history.c.outcome == "failed",
             pipeline_history.c["class"] == FailureClass.TRANSIENT,  # days that waited for a budget are no tries
             pipeline_history.c.run_id != run_id,
         )
-        failed, in_a_row = connection.execute(earlier).one()
-        again = next_try(error, failed=failed + 1, in_a_row=in_a_row + 1, most=self._tries)
+        again = next_try(error, failed=(connection.scalar(earlier) or 0) + 1, most=self._tries)
         return _from_now(again.total_seconds()) if isinstance(again, timedelta) else again
+
+
+def missing_assets(connection: Connection, intake_id: int) -> list[str]:
+    """Assets that a submission has not made yet, in their order: those whose newest attempt for it did not end well."""
+    query = text("""
+        select asset from (
+            select distinct on (asset) asset, outcome from public.pipeline_history
+            where intake_id = :intake order by asset, attempt_id desc
+        ) newest where outcome in ('completed', 'reused', 'listed')""")
+    made = set(connection.scalars(query, {"intake": intake_id}))
+    return [asset for asset in ASSET_TABLES if asset not in made]
 
 
 def check_fence(connection: Connection, attempt: Attempt) -> None:

@@ -17,11 +17,11 @@ from moments_core.source import video_id_for_content
 from moments_resources import gate, tombstones, uploads
 from moments_resources.database import Database
 from moments_resources.downloader import identify
-from moments_resources.history import evidence_of
+from moments_resources.history import evidence_of, missing_assets
 from moments_resources.storable import storable_text
 from moments_resources.store.file import file_sha256
 from moments_resources.store.interface import ObjectStore, safe_name
-from moments_resources.tables import ASSET_TABLES, pipeline_history, url_intake
+from moments_resources.tables import pipeline_history, url_intake
 from moments_resources.tombstones import Tombstone
 
 UPLOAD = "upload:"
@@ -246,16 +246,11 @@ class Intake:
         )
 
     def _unfinished(self, row: IntakeRow) -> Unfinished:
-        query = text("""
-            select asset from (
-                select distinct on (asset) asset, outcome from public.pipeline_history
-                where intake_id = :id order by asset, attempt_id desc
-            ) newest where outcome in ('completed', 'reused')""")
         tries = text("select tries from public.intake_state where intake_id = :id")
         with self._database.begin() as connection:
-            made = set(connection.scalars(query, {"id": row.intake_id}))
+            missing = missing_assets(connection, row.intake_id)
             tried = connection.scalar(tries, {"id": row.intake_id}) or 0
-        return Unfinished(row, tuple(asset for asset in ASSET_TABLES if asset not in made), tried)
+        return Unfinished(row, tuple(missing), tried)
 
     @contextmanager
     def _identified(self, source: str, options: Options) -> Iterator[dict[str, Any]]:

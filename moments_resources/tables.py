@@ -160,6 +160,7 @@ workers = Table(
     metadata,
     _required("run_id", Text, "Dagster's run."),
     _required("host", Text, "Machine that it is on."),
+    _required("machine", Text, "Whose process numbers these are: the machine's start, and the container."),
     _required("pid", Integer, "Its process."),
     _required("process_started", Float, "Start of the process, seconds since the machine's."),
     _required("beat", BigInteger, "Rises every few seconds while the process lives.", server_default=text("0")),

@@ -7,6 +7,8 @@ import socket
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import psutil
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, true, update
@@ -24,19 +26,20 @@ class Worker:
 
     run_id: str
     host: str
+    machine: str
     pid: int
     process_started: float
     beat: int
 
     def kill(self) -> None:
         """End the process if it is one of this machine's and still the same: it may be frozen, and wake up later."""
-        if self.host == socket.gethostname() and not self.is_gone():
+        if self.machine == this_machine() and not self.is_gone():
             with suppress(psutil.Error):  # it is gone by now
                 psutil.Process(self.pid).kill()
 
     def is_gone(self) -> bool:
         """Whether the process is known to have ended: this machine can tell of its own alone."""
-        if self.host != socket.gethostname():
+        if self.machine != this_machine():
             return False
         try:
             same = abs(_started(self.pid) - self.process_started) < _SAME_START_S
@@ -54,7 +57,11 @@ class Workers:
     def enter(self, run_id: str) -> None:
         """This process takes a run."""
         row = insert(workers).values(
-            run_id=run_id, host=socket.gethostname(), pid=os.getpid(), process_started=_started(os.getpid())
+            run_id=run_id,
+            host=socket.gethostname(),
+            machine=this_machine(),
+            pid=os.getpid(),
+            process_started=_started(os.getpid()),
         )
         with self._database.begin() as connection:
             connection.execute(delete(workers).where(_mine(run_id)))  # left by a process of the same number
@@ -104,6 +111,18 @@ def ask_to_stop(connection: Connection, run_ids: Collection[str], why: str) -> N
     """Let the processes of these runs stop: each learns of it with its next beat."""
     theirs = workers.c.run_id.in_(run_ids) & workers.c.stop_reason.is_(None)
     connection.execute(update(workers).where(theirs).values(stop_reason=why))
+
+
+@cache
+def this_machine() -> str:
+    """Where process numbers mean the same: one start of one kernel, and one namespace (a container has its own).
+
+    Host names don't tell: cloned machines share theirs, and containers in the host's network have the host's.
+    """
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # no Linux
+        return socket.gethostname()
 
 
 def _started(pid: int) -> float:

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from moments_resources.workers import Worker, Workers
 
 SILENT_S = 20.0  # six beats; a machine that is short of CPU misses one or two
-#: One beat, for a process that this machine no longer has. Not at once: in another container of the same host name it
-#: may well live.
+#: One beat, for a process that this machine no longer has. Not at once: it may be on its way out in good order.
 GONE_S = 4.0
 #: A run without a process: it is being forked (beside eleven others), or has just put its last step down.
 #: One that was never put into the queue is an orphan of a tick that broke off long ago: the next ticks resume it.

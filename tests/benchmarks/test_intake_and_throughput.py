@@ -18,6 +18,10 @@ def test_a_rate_is_taken_from_the_submission_to_the_last_end() -> None:
     assert videos_a_minute([130.0, 120.0, 140.0, 160.0], since=100.0) == 4.0
 
 
+def test_a_video_without_an_end_counts_until_nobody_waited_for_it_any_more() -> None:
+    assert videos_a_minute([130.0, 120.0], since=100.0, given_up=220.0) == 1.0
+
+
 def test_without_an_end_there_is_no_rate() -> None:
     assert videos_a_minute([], since=100.0) == 0.0
 

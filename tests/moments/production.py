@@ -111,6 +111,14 @@ def small_video(path: Path, *, title: str = "") -> Path:
     return path
 
 
+def long_video(path: Path) -> Path:
+    """Noise is slow to encode: its clip keeps ffmpeg busy for a while."""
+    picture = ["-f", "lavfi", "-i", "nullsrc=s=640x360:r=25:d=60,geq=random(1)*255:128:128"]
+    coded = ["-c:v", "libx264", "-preset", "ultrafast", "-crf", "40"]
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *picture, *coded, str(path)], check=True)
+    return path
+
+
 def entries(port: int, ssh: Json) -> dict[str, Json]:
     """The models file: one of each kind, at `port` as the SSH host sees it."""
     common = {"remote_host": "127.0.0.1", "remote_port": port, "ssh": ssh, "timeout_s": 60}
@@ -122,7 +130,7 @@ def entries(port: int, ssh: Json) -> dict[str, Json]:
     }
 
 
-def until(found: Callable[[], Any], *, seconds: float = 60) -> Any:
+def until(found: Callable[[], Any], *, seconds: float = 180) -> Any:
     """What `found` gives, once it gives something."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

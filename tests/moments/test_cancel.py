@@ -6,7 +6,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import imageio_ffmpeg
 import psutil
 import pytest
 
@@ -29,10 +27,11 @@ from moments_core.errors import CancelledError, FenceError, TransientError
 from moments_core.options import Options
 from moments_resources.catalogue import Draft, Recipe
 from moments_resources.intake import IntakeRow
-from moments_resources.workers import Workers
+from moments_resources.workers import Workers, this_machine
 from moments_sensors import reconcile
 from moments_sensors.intake import register, tick
 from moments_sensors.reaper import UNHEEDED_S, Reaper
+from tests.moments.production import long_video, until
 
 URL = "https://example.org/bees.mp4"
 PATIENCE_S = 180  # a busy machine; an idle one needs a fifth of it
@@ -179,13 +178,16 @@ def test_a_process_that_is_gone_is_not_waited_for_and_one_that_stays_is_named(
 ) -> None:
     monkeypatch.setattr(cancelling, "PATIENCE_S", 2.0)
     run = run_of(instance, row, dg.DagsterRunStatus.STARTED)
-    worker = "insert into workers (run_id, host, pid, process_started) values (:run, :host, 1234567, 0) returning 1"
-    rows(lakehouse, worker, run=run.run_id, host=socket.gethostname())
+    worker = (
+        "insert into workers (run_id, host, machine, pid, process_started)"
+        " values (:run, 'other', :machine, 1234567, 0) returning 1"
+    )
+    rows(lakehouse, worker, run=run.run_id, machine=this_machine())
     cancelled(lakehouse, row)
     assert Workers(lakehouse.database).all() == []
 
-    rows(lakehouse, worker, run=run.run_id, host="elsewhere")
-    with pytest.raises(TransientError, match="process 1234567 on elsewhere did not stop within 2 s"):
+    rows(lakehouse, worker, run=run.run_id, machine="another start, or another container")
+    with pytest.raises(TransientError, match="process 1234567 on other did not stop within 2 s"):
         cancelled(lakehouse, row)
     assert rows(lakehouse, "select stop_reason is not null as asked from workers") == [{"asked": True}]
 
@@ -207,36 +209,18 @@ def test_a_termination_that_did_not_reach_its_process_is_passed_on(
 # With real processes
 
 
-def _long_video(folder: Path) -> Path:
-    """Noise is slow to encode: its clip keeps ffmpeg busy for a while."""
-    target = folder / "long.mp4"
-    source = ["-f", "lavfi", "-i", "nullsrc=s=640x360:r=25:d=60,geq=random(1)*255:128:128"]
-    options = ["-c:v", "libx264", "-preset", "ultrafast", "-crf", "40"]
-    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *source, *options, str(target)], check=True)
-    return target
-
-
-def _until(found: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        if value := found():
-            return value
-        time.sleep(0.1)
-    raise AssertionError("it did not happen in time")
-
-
 def _ffmpeg_of_the_step(lakehouse: Lakehouse) -> list[psutil.Process]:
     """What the step that cuts clips has started, once it has."""
     at_work = "select pid from pipeline_history where asset = 'clips' and outcome = 'running'"
-    ((pid,),) = [tuple(found.values()) for found in _until(lambda: rows(lakehouse, at_work))]
-    found: list[psutil.Process] = _until(lambda: psutil.Process(pid).children(recursive=True))
+    ((pid,),) = [tuple(found.values()) for found in until(lambda: rows(lakehouse, at_work))]
+    found: list[psutil.Process] = until(lambda: psutil.Process(pid).children(recursive=True))
     return found
 
 
 def _assert_nothing_goes_on(lakehouse: Lakehouse, ffmpeg: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(ffmpeg, timeout=30)
     assert alive == []
-    assert _until(lambda: not Workers(lakehouse.database).all())
+    assert until(lambda: not Workers(lakehouse.database).all())
     ended = "select outcome, class from pipeline_history where asset = 'clips'"
     assert rows(lakehouse, ended) == [{"outcome": "cancelled", "class": "cancelled"}]
     assert rows(lakehouse, "select state, class from intake_state") == [{"state": "cancelled", "class": "cancelled"}]
@@ -247,7 +231,7 @@ def _assert_nothing_goes_on(lakehouse: Lakehouse, ffmpeg: list[psutil.Process]) 
 def test_a_worker_of_process_is_stopped_and_process_says_so(
     lakehouse: Lakehouse, tmp_path: Path, moments_command: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    video = _long_video(tmp_path)
+    video = long_video(tmp_path / "long.mp4")
     process = subprocess.Popen(
         [sys.executable, "-m", "moments.cli", "process", str(video), "--json"],
         stdout=subprocess.PIPE,
@@ -297,7 +281,7 @@ def _terminate(port: int, run_id: str) -> str:
 def test_a_run_that_is_terminated_in_the_ui_ends_as_cancelled(
     lakehouse: Lakehouse, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    lakehouse.intake.submit(str(_long_video(tmp_path)), Options(), submitted_by="test")
+    lakehouse.intake.submit(str(long_video(tmp_path / "long.mp4")), Options(), submitted_by="test")
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
@@ -305,6 +289,6 @@ def test_a_run_that_is_terminated_in_the_ui_ends_as_cancelled(
         ffmpeg = _ffmpeg_of_the_step(lakehouse)
         (run,) = instance.get_runs()
         assert _terminate(port, run.run_id) == "TerminateRunSuccess"
-        ended = _until(lambda: [found for found in instance.get_runs() if found.is_finished])
+        ended = until(lambda: [found for found in instance.get_runs() if found.is_finished])
         assert [found.status for found in ended] == [dg.DagsterRunStatus.CANCELED]
         _assert_nothing_goes_on(lakehouse, ffmpeg)

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from moments.code_server import PRELOADED
+from moments.forking import PRELOADED
 
 
 @pytest.fixture
@@ -57,7 +57,9 @@ def _until(what: Callable[[], Any]) -> Any:
     raise AssertionError("it did not happen in time")
 
 
-def test_what_is_forked_from_has_imported_all_and_has_one_thread(server: psutil.Process) -> None:
+def test_what_is_forked_from_has_imported_all_and_has_one_thread_and_nothing_open(
+    server: psutil.Process, folder: Path
+) -> None:
     """A lock that another thread holds at the fork would stay taken in the run for ever."""
     forks = fork_server(server)
     # pandas' own code comes with one of the last names.
@@ -66,6 +68,8 @@ def test_what_is_forked_from_has_imported_all_and_has_one_thread(server: psutil.
     others = [one.id for one in forks.threads() if one.id != forks.pid]
     names = {Path(f"/proc/{forks.pid}/task/{number}/comm").read_text().strip() for number in others}
     assert names <= {"jemalloc_bg_thd"}  # which expects forks
+    assert [one for one in forks.open_files() if one.fd > 2] == []
+    assert all(one.laddr.startswith(f"{folder}/pymp-") for one in forks.net_connections("all"))
 
 
 @pytest.mark.parametrize("name", PRELOADED)

@@ -186,8 +186,10 @@ def test_runs_outlive_their_code_server_and_nothing_outlives_the_supervisor(
     first = lakehouse.intake.submit(site.url("first"), Options(), submitted_by="test").intake_id
     worker = _until(lambda: attempt(first, "running"))
     killed = _until(lambda: _code_server(dev))
-    assert psutil.Process(worker).parent() in killed.children()  # forked from what had imported everything
+    forks = psutil.Process(worker).parent()
+    assert forks in killed.children()  # the run is forked from what had imported everything
     killed.kill()
+    _until(lambda: not forks.is_running())
     # Another one is there, daemon and UI have found it, and the sensor starts runs again.
     second = lakehouse.intake.submit(site.url("second"), Options(), submitted_by="test").intake_id
     other = _until(lambda: attempt(second, "running"))

@@ -552,8 +552,11 @@ def test_work_is_stopped_before_anything_is_removed(
     row = make(URL)
     attempt = lakehouse.history.open_attempt(str(row.video_id), "audio", run_id="run-7", intake_id=row.intake_id)
     started = psutil.Process().create_time()
-    one(lakehouse, "insert into workers (run_id, host, pid, process_started) values ('run-7', 'elsewhere', 1, :at)"
-        " returning 1", at=started)  # fmt: skip
+    worker = (
+        "insert into workers (run_id, host, machine, pid, process_started)"
+        " values ('run-7', 'elsewhere', 'another', 1, :at) returning 1"
+    )
+    one(lakehouse, worker, at=started)
     stopping = subprocess.Popen([sys.executable, "-c", TAKES_DOWN, str(row.video_id)], stderr=subprocess.PIPE)
     try:
         _until(lambda: one(lakehouse, "select stop_reason from workers"))

@@ -13,11 +13,6 @@ def test_what_may_go_well_is_tried_again_with_pauses_that_grow_until_its_tries_a
     assert pauses == [*(timedelta(seconds=seconds) for seconds in (10, 30, 90, 270)), None]
 
 
-def test_a_failure_after_something_was_made_is_another_one_and_its_pauses_begin_anew() -> None:
-    assert next_try(TransientError("Away."), failed=3, in_a_row=1) == timedelta(seconds=10)
-    assert next_try(TransientError("Away."), failed=MOST_TRIES, in_a_row=1) is None
-
-
 def test_the_other_side_may_ask_for_a_longer_pause_and_not_for_a_shorter_one() -> None:
     assert next_try(ServiceError("Busy.", not_before_s=120), failed=1) == timedelta(seconds=120)
     assert next_try(ServiceError("Busy.", not_before_s=1), failed=2) == timedelta(seconds=30)

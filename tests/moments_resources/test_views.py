@@ -175,8 +175,8 @@ def test_a_submission_has_failed_once_its_tries_are_used_up(
     assert states() == ["failed"]
 
 
-def test_once_something_was_made_the_pauses_begin_anew(submit: Submit, database: Database, sql: Sql) -> None:
-    row, history = submit(URL), History(database)
+def test_once_something_was_made_tries_and_pauses_begin_anew(submit: Submit, database: Database, sql: Sql) -> None:
+    row, history = submit(URL), History(database, tries=3)
 
     def failed_at(asset: str, number: int) -> int:
         attempt = history.open_attempt(str(row.video_id), asset, run_id=f"run-{number}", intake_id=row.intake_id)

@@ -82,6 +82,12 @@ def _workers() -> None:
         "workers",
         sa.Column("run_id", sa.Text(), nullable=False, comment="Dagster's run."),
         sa.Column("host", sa.Text(), nullable=False, comment="Machine that it is on."),
+        sa.Column(
+            "machine",
+            sa.Text(),
+            nullable=False,
+            comment="Whose process numbers these are: the machine's start, and the container.",
+        ),
         sa.Column("pid", sa.Integer(), nullable=False, comment="Its process."),
         sa.Column(
             "process_started", sa.Float(), nullable=False, comment="Start of the process, seconds since the machine's."
