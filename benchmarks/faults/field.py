@@ -47,6 +47,7 @@ class Field:
     wanted: list[tuple[str, int]] = field(default_factory=list)  # rows that must exist at the end, as (url, how many)
     wanted_ids: list[int] = field(default_factory=list)  # numbers that somebody was given for a submission
     cancelled: list[Cancelled] = field(default_factory=list)
+    restarting: threading.Lock = field(default_factory=threading.Lock)  # a server that is away can't go away again
     _outage: threading.Lock = field(default_factory=threading.Lock)
 
     def hit(self, kind: str, videos: Sequence[str] = ()) -> None:

@@ -117,17 +117,19 @@ def _on_its_way(field: Field, path: str) -> list[str]:
 def _model_refuses(field: Field, chance: float) -> None:
     row = field.victim("model_refuses", "transcript")
     if row:
-        field.hit("model_refuses", [row["video_id"]])
-        field.stand.restart_models(2 + 6 * chance)
+        with field.restarting:
+            field.hit("model_refuses", [row["video_id"]])
+            field.stand.restart_models(2 + 6 * chance)
 
 
 def _ssh_restarted(field: Field, chance: float) -> None:
     row = field.victim("ssh_restarted", "moments")
     if row:
-        field.hit("ssh_restarted", [row["video_id"]])
-        field.stand.ssh.pause()
-        time.sleep(1 + 5 * chance)
-        field.stand.ssh.resume()
+        with field.restarting:
+            field.hit("ssh_restarted", [row["video_id"]])
+            field.stand.ssh.pause()
+            time.sleep(1 + 5 * chance)
+            field.stand.ssh.resume()
 
 
 def _ssh_dropped(field: Field, _chance: float) -> None:
