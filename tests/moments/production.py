@@ -130,7 +130,7 @@ def entries(port: int, ssh: Json) -> dict[str, Json]:
     }
 
 
-def until(found: Callable[[], Any], *, seconds: float = 180) -> Any:
+def until(found: Callable[[], Any], *, seconds: float = 60) -> Any:
     """What `found` gives, once it gives something."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

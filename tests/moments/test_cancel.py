@@ -19,6 +19,7 @@ import pytest
 
 from moments import cancel as cancelling
 from moments.cancel import cancel
+from moments.process_group import kill_with_all_below
 from moments.results import Results
 from moments.services import Lakehouse, prepare_dagster
 from moments_assets.jobs import process_video
@@ -212,15 +213,15 @@ def test_a_termination_that_did_not_reach_its_process_is_passed_on(
 def _ffmpeg_of_the_step(lakehouse: Lakehouse) -> list[psutil.Process]:
     """What the step that cuts clips has started, once it has."""
     at_work = "select pid from pipeline_history where asset = 'clips' and outcome = 'running'"
-    ((pid,),) = [tuple(found.values()) for found in until(lambda: rows(lakehouse, at_work))]
-    found: list[psutil.Process] = until(lambda: psutil.Process(pid).children(recursive=True))
+    ((pid,),) = [tuple(found.values()) for found in until(lambda: rows(lakehouse, at_work), seconds=PATIENCE_S)]
+    found: list[psutil.Process] = until(lambda: psutil.Process(pid).children(recursive=True), seconds=PATIENCE_S)
     return found
 
 
 def _assert_nothing_goes_on(lakehouse: Lakehouse, ffmpeg: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(ffmpeg, timeout=30)
     assert alive == []
-    assert until(lambda: not Workers(lakehouse.database).all())
+    assert until(lambda: not Workers(lakehouse.database).all(), seconds=PATIENCE_S)
     ended = "select outcome, class from pipeline_history where asset = 'clips'"
     assert rows(lakehouse, ended) == [{"outcome": "cancelled", "class": "cancelled"}]
     assert rows(lakehouse, "select state, class from intake_state") == [{"state": "cancelled", "class": "cancelled"}]
@@ -262,10 +263,7 @@ def _dev(port: int, log: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-            for one in [*family, process]:
-                one.kill()
-            process.wait()
+            kill_with_all_below(process)
 
 
 def _terminate(port: int, run_id: str) -> str:
@@ -289,6 +287,6 @@ def test_a_run_that_is_terminated_in_the_ui_ends_as_cancelled(
         ffmpeg = _ffmpeg_of_the_step(lakehouse)
         (run,) = instance.get_runs()
         assert _terminate(port, run.run_id) == "TerminateRunSuccess"
-        ended = until(lambda: [found for found in instance.get_runs() if found.is_finished])
+        ended = until(lambda: [found for found in instance.get_runs() if found.is_finished], seconds=PATIENCE_S)
         assert [found.status for found in ended] == [dg.DagsterRunStatus.CANCELED]
         _assert_nothing_goes_on(lakehouse, ffmpeg)

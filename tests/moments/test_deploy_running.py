@@ -29,6 +29,7 @@ from dagster._core.workspace.load import load_workspace_process_context_from_yam
 from sqlalchemy import NullPool, create_engine, make_url, text
 
 from moments.postgres_programs import installed_programs
+from moments.process_group import kill_with_all_below
 from moments.settings import DEFAULT_POOLS, PROJECT
 from moments_assets.jobs import ASSETS
 from moments_resources.pools import WAITING
@@ -132,10 +133,7 @@ def _running(command: Sequence[str], folder: Path, environment: Mapping[str, str
     try:
         yield process
     finally:
-        for one in _family(process.pid):
-            one.kill()
-        process.kill()
-        process.wait()
+        kill_with_all_below(process)
 
 
 def _family(pid: int) -> list[psutil.Process]:

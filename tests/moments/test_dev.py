@@ -24,6 +24,7 @@ import psutil
 import pytest
 from sqlalchemy import text
 
+from moments.process_group import kill_with_all_below
 from moments.results import Results
 from moments.services import Lakehouse
 from moments_core.options import Options
@@ -46,10 +47,7 @@ def dev(lakehouse: Lakehouse, port: int, tmp_path: Path) -> Iterator[subprocess.
             [sys.executable, "-m", "moments.cli", "dev", "--port", str(port)], stdout=log, stderr=log
         )
         yield process
-    for one in [*_family(process.pid), process]:
-        with suppress(psutil.NoSuchProcess):
-            one.kill()
-    process.wait()
+    kill_with_all_below(process)
 
 
 def _family(pid: int) -> list[psutil.Process]:

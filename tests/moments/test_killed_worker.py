@@ -30,8 +30,8 @@ def test_a_killed_worker_is_a_transient_failure_and_the_next_one_completes(
     )
     results = Results(lakehouse)
     at_work = "select pid from pipeline_history where asset = 'clips' and outcome = 'running'"
-    ((worker,),) = [tuple(row.values()) for row in until(lambda: results.rows(at_work))]
-    ffmpeg = until(lambda: psutil.Process(worker).children(recursive=True))
+    ((worker,),) = [tuple(row.values()) for row in until(lambda: results.rows(at_work), seconds=PATIENCE_SECONDS)]
+    ffmpeg = until(lambda: psutil.Process(worker).children(recursive=True), seconds=PATIENCE_SECONDS)
     os.kill(worker, 9)
     stdout, _ = process.communicate(timeout=PATIENCE_SECONDS)
     result = json.loads(stdout)
