@@ -41,9 +41,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Course:
-    """How it went. `missed`: planned faults that did not strike. `played_s`: until the last struck.
+    """How it went.
 
-    `given_up`: `time.monotonic()`."""
+    `missed`: planned faults that did not strike. `played_s`: until the last struck. `given_up`: `time.monotonic()`.
+    """
 
     planned: int
     missed: Sequence[str]

@@ -6,16 +6,15 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from moments.forking import PRELOADED
+from tests.moments.production import until
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def server(folder: Path, tmp_path: Path) -> Iterator[psutil.Process]:
     seen = psutil.Process(process.pid)
     family: list[psutil.Process] = []
     try:
-        _until((folder / "code.sock").exists)
+        until((folder / "code.sock").exists)
         family = seen.children(recursive=True)
         yield seen
     finally:
@@ -48,23 +47,14 @@ def fork_server(server: psutil.Process) -> psutil.Process:
     return found
 
 
-def _until(what: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if found := what():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it did not happen in time")
-
-
 def test_what_is_forked_from_has_imported_all_and_has_one_thread_and_nothing_open(
     server: psutil.Process, folder: Path
 ) -> None:
     """A lock that another thread holds at the fork would stay taken in the run for ever."""
     forks = fork_server(server)
     # pandas' own code comes with one of the last names.
-    _until(lambda: any("pandas" in one.path for one in forks.memory_maps()))
-    _until(lambda: forks.status() == psutil.STATUS_SLEEPING)
+    until(lambda: any("pandas" in one.path for one in forks.memory_maps()))
+    until(lambda: forks.status() == psutil.STATUS_SLEEPING)
     others = [one.id for one in forks.threads() if one.id != forks.pid]
     names = {Path(f"/proc/{forks.pid}/task/{number}/comm").read_text().strip() for number in others}
     assert names <= {"jemalloc_bg_thd"}  # which expects forks

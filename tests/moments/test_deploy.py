@@ -79,7 +79,7 @@ def test_production_and_embedded_default_differ_only_where_the_file_says_so() ->
 def test_dagster_reads_the_workspace_and_it_names_the_code_server(compose: dict[str, Any]) -> None:
     (origin,) = location_origins_from_yaml_paths([str(DEPLOY / "workspace.yaml")])
     command = compose["services"]["code"]["command"]
-    assert origin.host == "code"  # type: ignore[attr-defined]
+    assert (origin.host, origin.location_name) == ("code", "moments")  # type: ignore[attr-defined]
     assert str(origin.port) == command[command.index("-p") + 1]  # type: ignore[attr-defined]
     assert command[1:3] == ["-m", "moments.code_server"]
     assert origin.location_name == LOCATION
