@@ -13,10 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from moments.code_server import LOCATION
+from moments.liveness import ANSWER_SILENCE_S, HEARTBEAT_SILENCE_S, Answering, Heartbeats
 from moments.process_group import ProcessGroup
 from moments.services import Lakehouse, apply_pools, up
 from moments.settings import load_settings
-from moments.supervisor import Hook, Program, Supervisor, answer_signals, tell
+from moments.supervisor import Hook, Program, Pulse, Supervisor, answer_signals, tell
 from moments_resources.store.locks import passing_lock, remove_unlocked
 
 # A socket's address may have 107 bytes, of which ours take 53; TMPDIR is the user's and may be long.
@@ -72,7 +73,8 @@ def reaping(lakehouse: Lakehouse) -> Hook:
 
 
 def dagster_daemon(workspace: Path, *, after: Path | None = None) -> Program:
-    return Program("Dagster daemon", "dagster._daemon", ["run", "-w", str(workspace)], after=after)
+    pulse = Pulse(Heartbeats().silent_s, HEARTBEAT_SILENCE_S)
+    return Program("Dagster daemon", "dagster._daemon", ["run", "-w", str(workspace)], after=after, pulse=pulse)
 
 
 def code_server(folder: Path) -> Program:
@@ -84,7 +86,11 @@ def code_server(folder: Path) -> Program:
     # Lazily: definitions that can't be loaded are an error to read in the UI, not the end of the server.
     how = ["--lazy-load-user-code", "--log-level", "warning"]
     return Program(
-        "code server", "moments.code_server", ["--socket", str(code_socket(folder)), *how], asking=signal.SIGTERM
+        "code server",
+        "moments.code_server",
+        ["--socket", str(code_socket(folder)), *how],
+        asking=signal.SIGTERM,
+        pulse=Pulse(Answering(code_socket(folder)).silent_s, ANSWER_SILENCE_S),
     )
 
 

@@ -43,10 +43,19 @@ Hook = Callable[[], None]
 
 
 @dataclass(frozen=True)
+class Pulse:
+    """`silent_s`: for how many seconds there was no sign of life; over `longest_s`, the process hangs."""
+
+    silent_s: Callable[[], float]
+    longest_s: float
+
+
+@dataclass(frozen=True)
 class Program:
     """What a child is: its name for people, a module with its arguments, and the signal that asks it to end.
 
     `after` is a path that must exist before it is started: daemon and UI say pages when they find no code server.
+    Without `pulse`, one that hangs is not noticed.
     """
 
     name: str
@@ -54,6 +63,7 @@ class Program:
     arguments: Sequence[str]
     asking: signal.Signals = signal.SIGINT
     after: Path | None = None
+    pulse: Pulse | None = None
 
 
 class Child:
@@ -74,6 +84,16 @@ class Child:
         if self.process is None and self._is_due():
             self.process = self._group.start([sys.executable, "-m", self.program.module, *self.program.arguments])
             self._started = time.monotonic()
+
+    def kill_if_it_hangs(self) -> None:
+        """It alone: runs below a code server that hangs go on. Raises what asking for its pulse does."""
+        pulse = self.program.pulse
+        if self.process is None or pulse is None:
+            return
+        # What it is silent for from before its start is its forerunner's.
+        if min(pulse.silent_s(), time.monotonic() - self._started) > pulse.longest_s:
+            tell(f"The {self.program.name} gave no sign of life for {pulse.longest_s:.0f} s: it is killed.")
+            self.process.kill()
 
     def kill(self) -> None:
         """End it at once, with all below it."""
@@ -104,7 +124,10 @@ def pause_seconds(quick_ends: int) -> float:
 
 
 class Supervisor:
-    """Keeps `daemon` at work while the lock is held, `others` always; calls `hooks` every five seconds."""
+    """Keeps `daemon` at work while the lock is held, `others` always; calls `hooks` every five seconds.
+
+    What gives no sign of life for too long is killed, and so starts again.
+    """
 
     def __init__(
         self,
@@ -120,7 +143,7 @@ class Supervisor:
         self._group = group
         self._daemon = Child(daemon, group)
         self._others = [Child(program, group) for program in others]
-        self._hooks = hooks
+        self._hooks = [*hooks, *(child.kill_if_it_hangs for child in (self._daemon, *self._others))]
 
     def run(self, prepare: Callable[[], None]) -> None:
         """Work until Ctrl-C or SIGTERM (KeyboardInterrupt). `prepare` is called once, when the lock is held.

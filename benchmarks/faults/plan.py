@@ -56,8 +56,11 @@ STRIKES = (
 
 KINDS = (*OUTAGES, *STRIKES)
 
-#: Between two submissions. Two cores take one in 4.4 s in when nothing fails; beside outages a long plan falls behind.
-PACE_S = 5.0
+#: Between two submissions. Two cores take one in 4.4 s in when nothing fails. Beside outages they fall behind at that
+#: pace, which a short plan catches up with after its end, and a long one never: its recoveries would wait in a queue.
+_PACE_S = 5.0
+_LONG_PACE_S = 8.0
+_SHORT = 50  # submissions, at most
 _OUTAGE_GAP_S = 8.0  # a code server needs 5 s to load, a daemon 4
 _QUIET_S = 8.0  # at the beginning: until the first runs are at work
 SHARE_BY_SQL = 0.5
@@ -107,7 +110,8 @@ def make_plan(seed: int, *, faults: int, submissions: int, without: Sequence[str
     """
     chance = random.Random(seed)  # noqa: S311 - no secret; it has to be foreseeable
     kinds = _kinds(chance, faults, [kind for kind in KINDS if kind not in without])
-    seconds = _QUIET_S + max(submissions * PACE_S, faults * _ROUND_S)
+    pace_s = _PACE_S if submissions <= _SHORT else _LONG_PACE_S
+    seconds = _QUIET_S + max(submissions * pace_s, faults * _ROUND_S)
     outages = sum(kind in OUTAGES for kind in kinds)
     seconds = max(seconds, _QUIET_S + outages * _OUTAGE_GAP_S)
     return Plan(seed, seconds, _faults(chance, kinds, seconds), _submissions(chance, submissions, seconds))

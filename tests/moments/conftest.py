@@ -7,10 +7,11 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,7 +28,7 @@ from moments.worker import run_submission
 from moments_core.options import Options
 from moments_resources.database import Database
 from moments_resources.store.file import FileStore
-from tests.moments.production import Production, production_path
+from tests.moments.production import Production, production_path, until
 from tests.stand_ins.model_server import ModelServer
 
 Json = dict[str, Any]
@@ -54,6 +55,32 @@ def take(lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 def moments_command(lakehouse: Lakehouse) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`moments_command("sql", "select 1")`: the real command, in a process of its own, on the test's lakehouse."""
     return run_command
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """Short enough for a socket's address."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="t-") as short:
+        yield Path(short)
+
+
+@pytest.fixture
+def code_server(short_folder: Path, tmp_path: Path) -> Iterator[psutil.Process]:
+    """Our own, at `code.sock` of the short folder."""
+    environment = {**os.environ, "MOMENTS_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "moments.code_server", "--socket", str(short_folder / "code.sock")]
+    process = subprocess.Popen(command, env=environment)
+    seen = psutil.Process(process.pid)
+    family: list[psutil.Process] = []
+    try:
+        until((short_folder / "code.sock").exists)
+        family = seen.children(recursive=True)
+        yield seen
+    finally:
+        for one in [*family, seen]:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="session")

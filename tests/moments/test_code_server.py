@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -17,41 +11,16 @@ from moments.forking import PRELOADED
 from tests.moments.production import until
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Short enough for a socket's address."""
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="t-") as short:
-        yield Path(short)
-
-
-@pytest.fixture
-def server(folder: Path, tmp_path: Path) -> Iterator[psutil.Process]:
-    environment = {**os.environ, "MOMENTS_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-m", "moments.code_server", "--socket", str(folder / "code.sock")]
-    process = subprocess.Popen(command, env=environment)
-    seen = psutil.Process(process.pid)
-    family: list[psutil.Process] = []
-    try:
-        until((folder / "code.sock").exists)
-        family = seen.children(recursive=True)
-        yield seen
-    finally:
-        for one in [*family, seen]:
-            with suppress(psutil.NoSuchProcess):
-                one.kill()
-        process.wait()
-
-
 def fork_server(server: psutil.Process) -> psutil.Process:
     (found,) = (one for one in server.children() if any("multiprocessing.forkserver" in word for word in one.cmdline()))
     return found
 
 
 def test_what_is_forked_from_has_imported_all_and_has_one_thread_and_nothing_open(
-    server: psutil.Process, folder: Path
+    code_server: psutil.Process, short_folder: Path
 ) -> None:
     """A lock that another thread holds at the fork would stay taken in the run for ever."""
-    forks = fork_server(server)
+    forks = fork_server(code_server)
     # pandas' own code comes with one of the last names.
     until(lambda: any("pandas" in one.path for one in forks.memory_maps()))
     until(lambda: forks.status() == psutil.STATUS_SLEEPING)
@@ -59,7 +28,7 @@ def test_what_is_forked_from_has_imported_all_and_has_one_thread_and_nothing_ope
     names = {Path(f"/proc/{forks.pid}/task/{number}/comm").read_text().strip() for number in others}
     assert names <= {"jemalloc_bg_thd"}  # which expects forks
     assert [one for one in forks.open_files() if one.fd > 2] == []
-    assert all(one.laddr.startswith(f"{folder}/pymp-") for one in forks.net_connections("all"))
+    assert all(one.laddr.startswith(f"{short_folder}/pymp-") for one in forks.net_connections("all"))
 
 
 @pytest.mark.parametrize("name", PRELOADED)
@@ -69,10 +38,10 @@ def test_a_name_that_is_to_be_imported_early_exists(name: str) -> None:
 
 
 def test_its_socket_lies_in_the_private_folder_and_it_ends_with_the_code_server(
-    server: psutil.Process, folder: Path
+    code_server: psutil.Process, short_folder: Path
 ) -> None:
-    forks = fork_server(server)
-    assert list(folder.glob("pymp-*/listener-*"))
-    server.kill()
+    forks = fork_server(code_server)
+    assert list(short_folder.glob("pymp-*/listener-*"))
+    code_server.kill()
     _, alive = psutil.wait_procs([forks], timeout=30)
     assert alive == []

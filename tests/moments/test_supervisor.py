@@ -183,6 +183,20 @@ def test_one_works_children_come_back_and_kill_9_leaves_nothing(lakehouse: Lakeh
         until(lambda: not one.folder().exists(), one)
 
 
+def test_what_hangs_is_killed_alone_and_starts_again(lakehouse: Lakehouse, tmp_path: Path) -> None:
+    with supervised(tmp_path) as one:
+        (daemon,), (server,), below = one.started("daemon"), one.started("server"), one.started("below")
+        until(lambda: len(one.started("tick")) >= 2, one)
+        assert one.started("server") == [server]
+        one.notes.with_suffix(".silent").touch()
+        until(lambda: len(one.started("server")) >= 2, one)
+        one.notes.with_suffix(".silent").unlink()
+        assert not lives(server)
+        assert all(lives(pid) for pid in [daemon, *below])
+        assert one.started("daemon") == [daemon]
+        assert "moments: The server gave no sign of life for 1 s: it is killed.\n" in one.said()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_it_ends_with_all_below_even_as_a_background_job(
     lakehouse: Lakehouse, tmp_path: Path, number: signal.Signals
