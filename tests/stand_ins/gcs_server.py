@@ -27,9 +27,13 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from tests.stand_ins.gcs_signature import Account, signature_fault
 from tests.stand_ins.proxy_server import Answer, Asked, ProxyServer
 
+# It writes the descriptions of all objects anew with each one that comes, for a later start, which there is none of in
+# memory: after an hour of a fault run that took half of a core.
 _EMULATOR = """
 import sys
 from gcp_storage_emulator.server import create_server
+from gcp_storage_emulator.storage import Storage
+Storage._write_config_to_file = lambda self: None
 server = create_server("127.0.0.1", 0, in_memory=True)
 server.start()
 print(server._api._httpd.server_address[1], flush=True)
