@@ -46,8 +46,8 @@ def main() -> int:
     arguments = _arguments()
     began = time.monotonic()
     seed = random.randrange(10**6) if arguments.seed is None else arguments.seed  # noqa: S311 - no secret
-    # Three for four faults; in the short form one for two, or it would not be done in five minutes.
-    share = 0.75 if arguments.faults > 100 else 0.5
+    # Three for four faults; in the short form one for three, or it would not be done in five minutes.
+    share = 0.75 if arguments.faults > 100 else 0.35
     submissions = arguments.submissions or max(12, round(arguments.faults * share))
     with tempfile.TemporaryDirectory(prefix="moments-faults-") as folder:
         outcome = run_plan(
@@ -71,7 +71,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=None, help="decides the plan; by default another one each time")
     parser.add_argument("--faults", type=int, default=40, help="how many (default: 40)")
     parser.add_argument(
-        "--submissions", type=int, default=None, help="how many (default: 3 for 4 faults; up to 100 faults: 1 for 2)"
+        "--submissions", type=int, default=None, help="how many (default: 3 for 4 faults; up to 100 faults: 1 for 3)"
     )
     parser.add_argument("--patience", type=float, default=300, help="seconds after the last fault (default: 300)")
     parser.add_argument("--strict", action="store_true", help="fail also where recovery takes too long")

@@ -59,7 +59,7 @@ KINDS = (*OUTAGES, *STRIKES)
 #: Between two submissions. Two cores take one in 4.4 s in when nothing fails. Beside outages they fall behind at that
 #: pace, which a short plan catches up with after its end, and a long one never: its recoveries would wait in a queue.
 _PACE_S = 5.0
-_LONG_PACE_S = 8.0
+_LONG_PACE_S = 10.0
 _SHORT = 50  # submissions, at most
 _OUTAGE_GAP_S = 8.0  # a code server needs 5 s to load, a daemon 4
 _QUIET_S = 8.0  # at the beginning: until the first runs are at work

@@ -20,10 +20,30 @@ from moments_resources.database import Database
 from moments_resources.history import History
 from moments_resources.intake import Intake, IntakeRow
 from moments_resources.step import Step, StepRequest
+from moments_resources.store.cache import LocalCache
 from moments_resources.store.file import FileStore
+from moments_resources.store.gcs import GcsPlace, GcsStore
+from moments_resources.store.interface import ObjectStore
 from moments_resources.tables import metadata
+from tests.stand_ins.gcs_server import GcsServer
 
 VIDEO = "web-0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def gcs() -> Iterator[GcsServer]:
+    with GcsServer() as server:
+        server.create_bucket("media")
+        yield server
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """For tests of what holds in both kinds of store."""
+    if request.param == "folder":
+        return FileStore(tmp_path / "store")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", request.getfixturevalue("gcs").url)
+    return GcsStore(GcsPlace("media", f"{uuid.uuid4().hex}/"), LocalCache(tmp_path / "cache", 10**9))
 
 
 @pytest.fixture(scope="session")

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from moments_core.errors import PermanentError, ServiceError
-from moments_resources.store.cache import LocalCache
-from moments_resources.store.file import FileStore
-from moments_resources.store.gcs import GcsPlace, GcsStore
 from moments_resources.store.interface import ObjectStore, StoredFile, checked_key
-from tests.stand_ins.gcs_server import GcsServer
 
 BAD_KEYS = [
     "", "/", "/etc/passwd", "../x", "a/../b", "a/..", "..", ".", "./a", "a//b", "a/", ".hidden", "a/.hidden",
@@ -23,19 +17,9 @@ BAD_KEYS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def gcs() -> Iterator[GcsServer]:
-    with GcsServer() as server:
-        server.create_bucket("media")
-        yield server
-
-
-@pytest.fixture(params=["folder", "bucket"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    if request.param == "folder":
-        return FileStore(tmp_path / "store")
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", request.getfixturevalue("gcs").url)
-    return GcsStore(GcsPlace("media", f"{uuid.uuid4().hex}/"), LocalCache(tmp_path / "cache", 10**9))
+@pytest.fixture
+def store(any_store: ObjectStore) -> ObjectStore:
+    return any_store
 
 
 @pytest.fixture

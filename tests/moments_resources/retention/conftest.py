@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,29 +14,9 @@ from moments_resources.catalogue import Artifact
 from moments_resources.database import Database
 from moments_resources.retention.part import Cleaned, Part, Retention
 from moments_resources.step import Step
-from moments_resources.store.cache import LocalCache
-from moments_resources.store.file import FileStore
-from moments_resources.store.gcs import GcsPlace, GcsStore
 from moments_resources.store.interface import ObjectStore
-from tests.stand_ins.gcs_server import GcsServer
 
 Make = Callable[..., Artifact]
-
-
-@pytest.fixture(scope="module")
-def gcs() -> Iterator[GcsServer]:
-    with GcsServer() as server:
-        server.create_bucket("media")
-        yield server
-
-
-@pytest.fixture(params=["folder", "bucket"])
-def any_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    """For tests that move objects: in both kinds of store."""
-    if request.param == "folder":
-        return FileStore(tmp_path / "store")
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", request.getfixturevalue("gcs").url)
-    return GcsStore(GcsPlace("media", f"{uuid.uuid4().hex}/"), LocalCache(tmp_path / "cache", 10**9))
 
 
 @pytest.fixture
