@@ -101,6 +101,11 @@ def _noted(
     return Cancelled(video_id, runs, tuple(sorted(intake_ids - {None})), last, committed, may_end)
 
 
+def is_open(rows: Rows, run_id: str) -> bool:
+    """Whether an attempt of a run has no end yet: a step that waited for its retry is ended by the reaper."""
+    return bool(rows(_WITHOUT_AN_END, run=run_id))
+
+
 def open_work(rows: Rows, row: Row) -> list[str]:
     """What is open still of a video that `moments cancel` has just stopped: the attempt that was struck."""
     found = rows("select outcome from public.pipeline_history where attempt_id = :id", id=row["attempt_id"])
@@ -133,6 +138,12 @@ select attempt_id, outcome from public.pipeline_history
 where {_OF_IT} and attempt_id > :last and outcome <> all(:may_end)
 """  # noqa: S608 - our own text
 _OPEN = f"select attempt_id, outcome from public.pipeline_history where {_OF_IT} and outcome = 'running'"  # noqa: S608
+_WITHOUT_AN_END = """
+select 1 from public.pipeline_history h
+where run_id = :run and (outcome = 'running' or outcome = 'retrying' and not exists (
+    select from public.pipeline_history n
+    where n.run_id = h.run_id and n.asset = h.asset and n.attempt_id > h.attempt_id))
+"""
 _HEARD = """
 select 1 from public.pipeline_history where run_id = :run and intake_id = :intake and outcome = 'cancelled'
 """
@@ -179,12 +190,11 @@ def _until_over(field: Field, run_id: str) -> bool:
     from dagster import DagsterInstance
 
     deadline = time.monotonic() + field.patience_s
-    is_open = "select 1 from public.pipeline_history where run_id = :run and outcome = 'running'"
     while time.monotonic() < deadline:
         try:
             with DagsterInstance.get() as instance:
                 run = instance.get_run_by_id(run_id)
-            if (run is None or run.is_finished) and not field.stand.rows(is_open, run=run_id):
+            if (run is None or run.is_finished) and not is_open(field.stand.rows, run_id):
                 return True
         except Exception:  # noqa: BLE001, S110 - PostgreSQL may be away; Dagster's errors have no common class
             pass

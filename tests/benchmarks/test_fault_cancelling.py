@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import text
 
-from benchmarks.faults.cancelling import broken, note_command, note_run, open_work
+from benchmarks.faults.cancelling import broken, is_open, note_command, note_run, open_work
 from benchmarks.faults.field import Field
 from moments.services import Lakehouse
 from moments_core.errors import CancelledError, TransientError
@@ -112,6 +112,30 @@ def test_a_submission_that_is_tried_again_after_its_run_was_cancelled_is_found(
     assert broken(rows, cancelled) == []
     again = lakehouse.history.open_attempt(struck.video_id, ASSET, run_id="run-2", intake_id=row["intake_id"])
     assert f"attempt {again.attempt_id} of {struck.video_id} is running after its cancel" in broken(rows, cancelled)
+
+
+def test_a_step_that_waits_for_its_retry_is_open_until_the_reaper_has_ended_the_cancelled_run(
+    lakehouse: Lakehouse, rows: Rows, struck: Attempt
+) -> None:
+    """Other steps go on meanwhile, so the cancel meets one of those."""
+    row = seen(rows, struck)
+    run = {"run_id": "run-1", "intake_id": row["intake_id"]}
+    waits = lakehouse.history.open_attempt(struck.video_id, "thumbnails", **run)
+    lakehouse.history.close_failed(waits, TransientError("Busy."), will_retry=True)
+    lakehouse.history.close_failed(struck, CancelledError("In the UI."), will_retry=False)
+    assert is_open(rows, "run-1")
+    assert broken(rows, note_run(rows, row)) == [f"submission {row['intake_id']} is running after its cancel"]
+    lakehouse.history.end_run("run-1", CancelledError("In the UI."), intake_id=row["intake_id"])
+    assert not is_open(rows, "run-1")
+    assert broken(rows, note_run(rows, row)) == []
+
+
+def test_a_step_that_was_tried_again_is_not_open(lakehouse: Lakehouse, rows: Rows, struck: Attempt) -> None:
+    lakehouse.history.close_failed(struck, TransientError("Busy."), will_retry=True)
+    intake_id = seen(rows, struck)["intake_id"]
+    again = lakehouse.history.open_attempt(struck.video_id, ASSET, run_id="run-1", intake_id=intake_id)
+    lakehouse.history.close_reused(again)
+    assert not is_open(rows, "run-1")
 
 
 def test_a_submission_whose_process_died_before_it_heard_of_the_cancel_is_tried_again(
