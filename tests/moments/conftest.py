@@ -65,11 +65,10 @@ def short_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def code_server(short_folder: Path, tmp_path: Path) -> Iterator[psutil.Process]:
-    """Our own, at `code.sock` of the short folder."""
-    environment = {**os.environ, "MOMENTS_HOME": str(tmp_path / "home")}
+def code_server(lakehouse: Lakehouse, short_folder: Path) -> Iterator[psutil.Process]:
+    """Our own, at `code.sock` of the short folder; on the test's lakehouse, or it would start a server that stays."""
     command = [sys.executable, "-m", "moments.code_server", "--socket", str(short_folder / "code.sock")]
-    process = subprocess.Popen(command, env=environment)
+    process = subprocess.Popen(command)
     seen = psutil.Process(process.pid)
     family: list[psutil.Process] = []
     try:
