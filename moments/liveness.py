@@ -6,11 +6,14 @@ fails after a minute. docs/adr/0014-one-supervisor.md.
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from moments_resources.health import PARTS
+
+if TYPE_CHECKING:
+    from moments_sensors.reaper import Silence
 
 ANSWER_SILENCE_S = 60.0  # a busy machine takes half of it to load the definitions
 HEARTBEAT_SILENCE_S = 300.0  # heard every 30 s, but not while a tick waits for a code server, a minute at most
@@ -22,7 +25,8 @@ class Answering:
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
-        self._answered = time.monotonic()
+        self._answers = 0
+        self._silence = _silence()
 
     def silent_s(self) -> float:
         """Takes a second where there is no answer."""
@@ -31,16 +35,15 @@ class Answering:
 
         with suppress(DagsterUserCodeUnreachableError):
             DagsterGrpcClient(socket=str(self._socket)).get_server_id(timeout=_ANSWER_S)
-            self._answered = time.monotonic()
-        return time.monotonic() - self._answered
+            self._answers += 1
+        return self._silence.look({"answers": self._answers})["answers"]
 
 
 class Heartbeats:
     """The Dagster daemon: for how long the most silent of its parts has not been heard, by a clock that nobody sets."""
 
     def __init__(self) -> None:
-        now = time.monotonic()
-        self._heard: dict[str, tuple[float | None, float]] = dict.fromkeys(PARTS, (None, now))
+        self._silence = _silence()
 
     def silent_s(self) -> float:
         """Raises what Dagster does where its tables can't be read."""
@@ -48,9 +51,10 @@ class Heartbeats:
 
         with DagsterInstance.get() as instance:
             beats = instance.get_daemon_heartbeats()
-        now = time.monotonic()
-        for part, (before, _) in self._heard.items():
-            beat = beats[part].timestamp if part in beats else None
-            if beat != before:
-                self._heard[part] = beat, now
-        return max(now - since for _, since in self._heard.values())
+        return max(self._silence.look({part: beats.get(part) for part in PARTS}).values())
+
+
+def _silence() -> Silence:
+    from moments_sensors.reaper import Silence  # which imports Dagster
+
+    return Silence()

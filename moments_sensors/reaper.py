@@ -59,7 +59,7 @@ class Silence:
         now = time.monotonic()
         passed, self._looked = min(now - self._looked, _LONGEST_GAP_S), now
         self._seen = {
-            key: (state, self._seen[key][1] + passed if self._seen.get(key, (None,))[0] == state else 0.0)
+            key: (state, self._seen[key][1] + passed if key in self._seen and self._seen[key][0] == state else 0.0)
             for key, state in things.items()
         }
         return {key: silent for key, (_, silent) in self._seen.items()}

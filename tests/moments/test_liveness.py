@@ -33,10 +33,8 @@ def test_a_code_server_that_is_not_there_is_silent(short_folder: Path) -> None:
 
 
 @pytest.fixture
-def dagster(lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+def dagster(lakehouse: Lakehouse) -> None:
     """What `DagsterInstance.get` opens is the test's."""
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    monkeypatch.delenv("DAGSTER_HOME")  # so that the value that is set now goes with this test
     prepare_dagster(lakehouse.settings)
 
 
@@ -51,6 +49,14 @@ def test_the_most_silent_part_of_the_daemon_decides() -> None:
     _beat(PARTS[0])
     # Nothing new from the others since.
     assert heartbeats.silent_s() < 2
+
+
+@pytest.mark.usefixtures("dagster")
+def test_a_part_that_was_never_heard_is_silent_from_the_first_look_on() -> None:
+    heartbeats = Heartbeats()
+    assert heartbeats.silent_s() < 0.5
+    time.sleep(1)
+    assert heartbeats.silent_s() > 1
 
 
 @pytest.mark.usefixtures("dagster")
