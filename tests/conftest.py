@@ -80,6 +80,9 @@ def lakehouse(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """An empty lakehouse; the environment names it too, for the processes that a test starts."""
     for name in [name for name in os.environ if name.startswith(("MOMENTS_", "DAGSTER_"))]:
         monkeypatch.delenv(name)
+    # Set and deleted by us, so that the value which `prepare_dagster` sets goes with the test.
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    monkeypatch.delenv("DAGSTER_HOME")
     monkeypatch.setenv("MOMENTS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MOMENTS_DATABASE_URL", database.url)
     settings = Settings(_env_file=None)

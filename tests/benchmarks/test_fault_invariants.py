@@ -211,8 +211,6 @@ def test_a_slot_of_a_run_that_is_over_is_found(
 ) -> None:
     from moments.services import prepare_dagster
 
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    monkeypatch.delenv("DAGSTER_HOME")
     prepare_dagster(lakehouse.settings)
     with dg.DagsterInstance.get() as instance:
         instance.event_log_storage.set_concurrency_slots("clips", 1)

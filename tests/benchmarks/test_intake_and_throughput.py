@@ -33,8 +33,6 @@ def test_each_address_is_another_video() -> None:
 def test_videos_that_were_written_by_sql_are_over_like_real_ones(
     lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    monkeypatch.delenv("DAGSTER_HOME")
     prepare_dagster(lakehouse.settings)
     with dg.DagsterInstance.get() as instance:
         for count in (3, 5):

@@ -35,11 +35,8 @@ Json = dict[str, Any]
 
 
 @pytest.fixture
-def take(lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Json]:
+def take(lakehouse: Lakehouse) -> Callable[..., Json]:
     """`take(source, **options)`: submit, run the job in this process, return the result as `process --json` has it."""
-    # Set and deleted by us, so that the value which `prepare_dagster` sets goes with this test.
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    monkeypatch.delenv("DAGSTER_HOME")
     prepare_dagster(lakehouse.settings)
 
     def taken(source: str | Path, **options: Any) -> Json:

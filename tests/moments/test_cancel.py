@@ -39,9 +39,7 @@ PATIENCE_S = 180  # a busy machine; an idle one needs a fifth of it
 
 
 @pytest.fixture
-def instance(lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    monkeypatch.delenv("DAGSTER_HOME")
+def instance(lakehouse: Lakehouse) -> Iterator[dg.DagsterInstance]:
     prepare_dagster(lakehouse.settings)
     with dg.DagsterInstance.get() as instance:
         yield instance

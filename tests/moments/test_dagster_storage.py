@@ -12,10 +12,7 @@ from moments.services import Lakehouse, prepare_dagster
 
 
 @pytest.fixture
-def prepared(lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> Lakehouse:
-    # Set and deleted by us, so that the value which `prepare_dagster` sets goes with this test.
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    monkeypatch.delenv("DAGSTER_HOME")
+def prepared(lakehouse: Lakehouse) -> Lakehouse:
     prepare_dagster(lakehouse.settings)
     return lakehouse
 

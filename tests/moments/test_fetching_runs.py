@@ -29,9 +29,6 @@ VIDEO = f"{PICTURE} -f lavfi -i sine=d=3 -c:v libx264 -preset ultrafast -pix_fmt
 def house(lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> Lakehouse:
     """An empty lakehouse, open to local servers."""
     monkeypatch.setenv("MOMENTS_ALLOW_PRIVATE_HOSTS", "1")
-    # Set and deleted by us, so that the value which `prepare_dagster` sets goes with this test.
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    monkeypatch.delenv("DAGSTER_HOME")
     prepare_dagster(lakehouse.settings)
     return lakehouse
 

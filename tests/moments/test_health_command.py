@@ -21,10 +21,8 @@ HIDDEN = "T0000-geheim"
 
 
 @pytest.fixture
-def at_work(lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+def at_work(lakehouse: Lakehouse) -> None:
     """What a daemon leaves in Dagster's tables."""
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    monkeypatch.delenv("DAGSTER_HOME")
     prepare_dagster(lakehouse.settings)
     with DagsterInstance.get() as instance:
         for part in PARTS:

@@ -44,9 +44,7 @@ RECIPE = Recipe("1", {"maker": "test", "options": {"query": "what the user asked
 
 
 @pytest.fixture
-def instance(lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    monkeypatch.delenv("DAGSTER_HOME")
+def instance(lakehouse: Lakehouse) -> Iterator[dg.DagsterInstance]:
     prepare_dagster(lakehouse.settings)
     with dg.DagsterInstance.get() as instance:
         yield instance

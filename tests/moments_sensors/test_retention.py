@@ -40,10 +40,8 @@ def talk(context):  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture
-def instance(lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+def instance(lakehouse: Lakehouse) -> Iterator[dg.DagsterInstance]:
     """The instance of an installation: storage in our PostgreSQL, output of runs in files."""
-    monkeypatch.setenv("DAGSTER_HOME", "")
-    monkeypatch.delenv("DAGSTER_HOME")
     prepare_dagster(lakehouse.settings)
     with dg.DagsterInstance.get() as instance:
         yield instance

@@ -27,8 +27,8 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from tests.stand_ins.gcs_signature import Account, signature_fault
 from tests.stand_ins.proxy_server import Answer, Asked, ProxyServer
 
-# It writes the descriptions of all objects anew with each one that comes, for a later start, which there is none of in
-# memory: after an hour of a fault run that took half of a core.
+# By itself it writes the descriptions of all objects anew with each one that comes, for a later start, which there is
+# none of in memory: half an hour into a fault run that took nearly half of a core.
 _EMULATOR = """
 import sys
 from gcp_storage_emulator.server import create_server
