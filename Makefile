@@ -47,7 +47,7 @@ lock: $(VENV)/dev ## resolve the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml requirements/build.in $(LOCK_OPTIONS) -c requirements/dev.lock -o requirements/run.lock
 
 # Without registry addresses: each installation names its own.
-LOCK_OPTIONS := --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header
+LOCK_OPTIONS := --quiet --upgrade --universal --generate-hashes --no-header
 
 clean: ## stop the services; remove the environment and all state
 	-@$(BIN)/moments down
